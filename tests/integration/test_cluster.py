@@ -405,10 +405,25 @@ def test_an_image_that_cannot_be_pulled_ends_the_build(
 def test_a_detached_build_is_watched_later_and_leaves_nothing(
     far: Builda, there: Cluster, context: Path, server: Registry, tmp_path: Path
 ) -> None:
-    name = far(*BUD, "--detach", "-t", server.name("app/later:1"), context)
+    files = ("--metadata-file", tmp_path / "meant-for-attach")
+    name = far(*BUD, "--detach", *files, "-t", server.name("app/later:1"), context)
     assert name in far("cluster", "ls", "-q").split()
     assert there.of("secrets")[name]["metadata"]["ownerReferences"][0]["name"] == name
-    done = far.run("bud", "--attach", name, "--iidfile", tmp_path / "id")
+    done = far.run(
+        "bud",
+        "--attach",
+        name,
+        "--iidfile",
+        tmp_path / "id",
+        "--metadata-file",
+        tmp_path / "m",
+        "--report",
+        tmp_path / "r",
+    )
+    assert json.loads((tmp_path / "m").read_text())
+    assert (
+        f"--report was not among the options when the Job was made, so it is not written: {tmp_path}/r" in done.stderr
+    )
     assert len(steps(done.stdout)) == 4
     assert (tmp_path / "id").read_text().startswith("sha256:")
     there.of("jobs")[name]["spec"]["ttlSecondsAfterFinished"] = 0
@@ -549,6 +564,8 @@ def test_a_build_goes_on_without_its_client_and_is_watched_by_another(
         (("--device", "/dev/fuse"), "--device cannot be used with --on"),
         (("--platform", "linux/amd64,linux/arm64", "-o", "out"), "--output cannot be used with --on but for"),
         (("--detach", "-o", "out"), "--output cannot be used with --detach"),
+        (("--detach", "--iidfile", "id"), "--iidfile cannot be used with --detach"),
+        (("--attach", "x"), "--tag cannot be used with --attach"),
         (("-o", "/proc/x"), "--output cannot be written"),
         (("-t", "local"), "pushed to a registry, which the name lacks: local"),
         (("--cache-mounts-to", "type=local,dir=x"), "directory of this machine cannot be used with --on"),
@@ -780,6 +797,7 @@ def test_an_interrupted_session_takes_its_job_along(
         ((), "no script is named, and a pod has no terminal"),
         (("./none.sh",), "no such script: ./none.sh"),
         (("true",), "no registry is named through which the context could go"),
+        (("--attach", "x", "true"), "--attach takes no context and no script"),
         (("--contextdir", "none", "true"), "no such directory for the script: none"),
     ],
 )

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from builda.cli.core.output import check_files, print_line
 from builda.cli.verbs import clustergiven, clusterjob, clusteroutputs, clusterplatforms, clusterrequest, clusterview
-from builda.cli.verbs.clusteroptions import ClusterValues, job_options
+from builda.cli.verbs.clusteroptions import ClusterValues, check_attach, check_detach, job_options
 from builda.errors import Unsupported
 
 TYPE_CHECKING = False
@@ -37,8 +37,11 @@ def build_on(
     from builda.cluster.connection import connect
 
     if said.attach is not None:
+        check_attach(rows, values, context)
         attach(session, connect(where, session.environ, session.warn), said.attach, values, live=live)
         return
+    if said.detach:
+        check_detach(values)
     options = job_options(values, session.environ)
     outputs = clusteroutputs.taken(values)
     request = clusterrequest.request_of(rows, values, args, session.environ)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from builda.cli.core.options import Params, duration, listed, many, number, switch, text
+from builda.cli.core.options import Option, Params, duration, listed, many, number, switch, text
 from builda.cli.core.settings import environment
 from builda.errors import InvalidValue, NotFound
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from builda.cli.core.options import Row
     from builda.cluster.objects import JobOptions
 
 ON = text(
@@ -79,6 +80,35 @@ def cluster_for_session(environ: Mapping[str, str], values: Mapping[str, Any]) -
             raise InvalidValue("--on belongs on the outer session, which this one is part of")
         return None
     return cluster_of(environ, values)
+
+
+_OF_ATTACH = frozenset(
+    "on attach iidfile iidfile_raw progress quiet logfile report trace metadata_file sbom_output "
+    "sbom_purl_output".split()
+)
+"""Options that say what becomes of a build's output."""
+
+
+def check_attach(rows: Sequence[Row], values: Mapping[str, Any], *arguments: object) -> None:
+    """InvalidValue for an argument, or an option in `values`, that means nothing for a build that was begun before."""
+    hint = "the Job has the options of the command that made it"
+    others = [row for row in rows if isinstance(row, Option) and row.refusal is None and row.name not in _OF_ATTACH]
+    for row in others:
+        if values.get(row.name, row.default) != row.default:
+            raise InvalidValue(f"{row.long} cannot be used with --attach", hint=hint)
+    if any(arguments):
+        raise InvalidValue("--attach takes no context and no script", hint=hint)
+
+
+def check_detach(values: Mapping[str, Any]) -> None:
+    """InvalidValue for a file that only a client which stays can write."""
+    for name in ("iidfile", "iidfile_raw"):
+        if values[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidValue(
+                f"{option} cannot be used with --detach, which leaves before there is an image",
+                hint=f"builda build --attach JOB {option} FILE writes it",
+            )
 
 
 def drop(values: dict[str, Any], rows: Params = CLUSTER, *, is_used: bool) -> None:

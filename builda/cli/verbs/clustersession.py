@@ -38,6 +38,7 @@ class _Script(NamedTuple):
 def session_on(session: Session, command: tuple[str, ...], values: dict[str, Any], on: str) -> None:
     """Run the script in the cluster, and end with its exit status."""
     from builda.cli.core.output import check_files
+    from builda.cli.verbs import verb_named
     from builda.cli.verbs.clusterbuild import attach, watch
     from builda.cli.verbs.clusterjob import made_for
     from builda.cluster.connection import connect
@@ -48,6 +49,7 @@ def session_on(session: Session, command: tuple[str, ...], values: dict[str, Any
     check_files(values["report"], values["trace"])
     shown = {**clusterrequest.NO_VALUES, **values}
     if said.attach is not None:
+        clusteroptions.check_attach(verb_named("session").rows, values, command)
         attach(session, connect(where, session.environ, session.warn), said.attach, shown, live=False)
         return
     for name, why in _REFUSED.items():

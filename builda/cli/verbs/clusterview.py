@@ -45,6 +45,12 @@ def show(
         view.close("interrupted")
     if view.error is not None:
         raise view.error
+    for name in RETURNED:
+        if values.get(name) and name not in view.written:
+            option = f"--{name.replace('_', '-')}"
+            session.warn(
+                f"{option} was not among the options when the Job was made, so it is not written: {values[name]}"
+            )
     if view.image is not None:
         if values["iidfile"] is not None:
             write_file(values["iidfile"], str(view.image.id))
@@ -81,6 +87,8 @@ class View:
         self.image: ImageBuilt | None = None
         self.status = 0
         """The exit status of a script."""
+        self.written: set[str] = set()
+        """The options whose files came from the pod."""
         self._files: dict[str, list[bytes]] = {}
         self._values = values
         self._session = session
@@ -134,6 +142,7 @@ class View:
         pieces.append(data)
         if done:
             write_bytes(here, b"".join(self._files.pop(name)))
+            self.written.add(name)
 
     def prints(self, text: str) -> None:
         """Print what the build prints."""
