@@ -136,9 +136,9 @@ def open_store(
     if asked is not None and asked.is_served and (lacking := fuse_refused(mode)) is not None:
         raise _without_fuse(lacking, root)
     store = Store.open(root, runroot, driver=chosen, claim=claim, lists=lists, warn=warn)
-    if store.driver.needs_mounts and not claim.mounts:
+    if store.snapshots.driver.needs_mounts and not claim.mounts:
         raise StoreUnavailable(
-            f"store has driver {store.driver.name}, and mode {mode} mounts nothing: {store.root}",
+            f"store has driver {store.snapshots.driver.name}, and mode {mode} mounts nothing: {store.root}",
             hint="use another --root, or --mode direct where that works",
         )
     return store
@@ -170,13 +170,13 @@ def keep_in_memory(store: Store) -> bool:
     """
     from builda.host.modes import hold_memory
 
-    if not (store.driver.copies and store.can_mount):
+    if not (store.snapshots.driver.copies and store.can_mount):
         return False
     place = store.layout.path("memory")
     os.makedirs(place, mode=0o700, exist_ok=True)
     limit = hold_memory(place)
     if limit is not None:
-        store.keep_in_memory(place, limit)
+        store.snapshots.keep_in_memory(place, limit)
     return limit is not None
 
 

@@ -43,23 +43,23 @@ def from_image(ctx: Context, name: str, options: FromOptions) -> WorkingContaine
         count = len(image.config.onbuild)
         message = f"{count} ONBUILD instruction{'s' * (count > 1)} of the image only act in a build"
         ctx.emit(Warned(message=message, note=True))
-    cached = options.cache is not None and ctx.store.driver.has_trees
+    cached = options.cache is not None and ctx.store.snapshots.driver.has_trees
     as_list = not cached and _begins_as_list(ctx.store, image)
-    base, key = ctx.store.prepare_for(image, ctx.emit, as_list=as_list)
+    base, key = ctx.store.snapshots.prepare_for(image, ctx.emit, as_list=as_list)
     try:
         prefix = options.suffix if image is None else f"{container_prefix(ctx.store, name, image)}-{options.suffix}"
         container = _record(ctx, name, image, options, base, key)
         return ctx.store.create_container(container, name=options.name, prefix=prefix)
     except BaseException:
-        ctx.store.remove_snapshot(key)
+        ctx.store.snapshots.remove(key)
         raise
 
 
 def _begins_as_list(store: Store, image: Image | None) -> bool:
     """Whether the container does without a tree until it needs one: where making one takes unpacking."""
-    if not store.driver.has_trees:
+    if not store.snapshots.driver.has_trees:
         return True
-    return store.composes and image is not None and not store.snapshots.is_unpacked(image)
+    return store.snapshots.composes and image is not None and not store.snapshots.new.is_unpacked(image)
 
 
 def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions) -> WorkingContainer:
@@ -69,13 +69,13 @@ def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions)
 
     with occupied(ctx, other) as current:
         settle(ctx, current)
-        if ctx.store.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
+        if ctx.store.snapshots.kind_of(current.snapshot).is_changed(current.snapshot, current.top):
             raise InvalidValue(
                 f"working container has changes that are not in a layer: {other.name}",
                 hint="run, copy and add make layers with --layer",
             )
     image = None if current.image_digest is None else ctx.store.image(str(current.image_digest))
-    key = ctx.store.prepare_on(image, current.top, as_list=ctx.store.is_list(current.snapshot))
+    key = ctx.store.snapshots.prepare_on(image, current.top, as_list=ctx.store.snapshots.is_list(current.snapshot))
     made = replace(
         current,
         id=new_container_id(),
@@ -90,7 +90,7 @@ def _from_container(ctx: Context, other: WorkingContainer, options: FromOptions)
         prefix = f"{other.name.removesuffix(f'-{options.suffix}')}-{options.suffix}"
         return ctx.store.create_container(made, name=options.name, prefix=prefix)
     except BaseException:
-        ctx.store.remove_snapshot(key)
+        ctx.store.snapshots.remove(key)
         raise
 
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     """The container with a tree; IsolationUnavailable if the store can have none. The caller holds its tree lock."""
     store = ctx.store
-    if not store.is_list(container.snapshot):
+    if not store.snapshots.is_list(container.snapshot):
         return container
-    if not store.driver.has_trees:
+    if not store.snapshots.driver.has_trees:
         from builda.store.drivers.lists import no_trees
 
         raise store.no_run or no_trees()
@@ -35,7 +35,7 @@ def treed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
 
 def lasting(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     """The container with a snapshot that outlives this process. The caller holds its tree lock."""
-    if ctx.store.kind_of(container.snapshot).driver.lasts:
+    if ctx.store.snapshots.kind_of(container.snapshot).driver.lasts:
         return container
     return _with_lasting_tree(ctx, container)
 
@@ -45,24 +45,24 @@ def _with_lasting_tree(ctx: Context, container: WorkingContainer) -> WorkingCont
     store = ctx.store
     store.lease()
     image = None if container.image_digest is None else store.image(str(container.image_digest))
-    base = None if image is None else store.lasting.unpack(image, quietly(ctx.emit))
+    base = None if image is None else store.snapshots.lasting.unpack(image, quietly(ctx.emit))
     layers = _unpacked(ctx, image, container.layers, base)
     top = layers[-1].snapshot if layers else base
-    key = store.lasting.prepare_on(image, top or None)
+    key = store.snapshots.lasting.prepare_on(image, top or None)
     try:
         _fill(store, key, container)
         with store.containers.locked(container) as current:
             made = store.update(replace(current, base=base, snapshot=key, layers=layers))
     except BaseException:
-        store.remove_snapshot(key)
+        store.snapshots.remove(key)
         raise
-    store.remove_snapshot(container.snapshot)
+    store.snapshots.remove(container.snapshot)
     return made
 
 
 def with_tree(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     """Like `treed`, but takes the lock of the tree."""
-    if not ctx.store.is_list(container.snapshot):
+    if not ctx.store.snapshots.is_list(container.snapshot):
         return container
     with occupied(ctx, container) as current:
         return treed(ctx, current)
@@ -88,7 +88,7 @@ def _unpacked(
             continue
         diff_ids = (*diff_ids, stored.diff_id)
         chain = chain_ids(diff_ids)[-1]
-        base = ctx.store.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, quietly(ctx.emit))
+        base = ctx.store.snapshots.lasting.unpack_layer(stored.blob, stored.diff_id, chain, base, quietly(ctx.emit))
         done.append(replace(layer, snapshot=base, diff_id=stored.diff_id, blob=stored.blob))
     return tuple(done)
 
@@ -103,11 +103,11 @@ def _fill(store: Store, key: str, container: WorkingContainer) -> None:
 
     def write() -> None:
         with open(writer, "wb") as sink:
-            changed = store.kind_of(container.snapshot)
+            changed = store.snapshots.kind_of(container.snapshot)
             changed.write_changes(container.snapshot, sink, clamp=AS_IS, below=container.top)
 
     with ThreadPoolExecutor(1, "builda-archive") as pool:
         with open(reader, "rb") as archive:
             writing = pool.submit(write)
-            store.lasting.fill(key, archive)
+            store.snapshots.lasting.fill(key, archive)
         writing.result()

@@ -28,14 +28,14 @@ def viewed(ctx: Context, image: Image) -> Iterator[tuple[Mount, ...]]:
     """An image's mounts, read-only, for the time of the block."""
     store = ctx.store
     store.lease()
-    if not store.snapshots.driver.copies:
-        yield store.view(store.unpack(image, ctx.emit))
+    if not store.snapshots.new.driver.copies:
+        yield store.snapshots.view(store.snapshots.unpack(image, ctx.emit))
         return
-    _, key = store.prepare_for(image, ctx.emit)
+    _, key = store.snapshots.prepare_for(image, ctx.emit)
     try:
-        yield store.rootfs(key)
+        yield store.snapshots.rootfs(key)
     finally:
-        store.remove_snapshot(key)
+        store.snapshots.remove(key)
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def mount(ctx: Context, container: WorkingContainer) -> Path:
         if not ctx.store.can_mount:
             settle(ctx, current)
             current = treed(ctx, current)
-            (tree,) = ctx.store.rootfs(current.snapshot)
+            (tree,) = ctx.store.snapshots.rootfs(current.snapshot)
             return Path(tree.source)
         place = ctx.store.layout.mount_point(current.id)
         if not is_mounted(place):
@@ -76,7 +76,7 @@ def mount(ctx: Context, container: WorkingContainer) -> Path:
             current = treed(ctx, current)
             ctx.store.layout.volatile("mounts")
             private.make(place)
-            attach(ctx.store.rootfs(current.snapshot), place)
+            attach(ctx.store.snapshots.rootfs(current.snapshot), place)
         if current.mount_point != place:
             _note(ctx, current, place)
         return Path(place)
@@ -86,7 +86,7 @@ def renew(ctx: Context, container: WorkingContainer, place: str) -> None:
     """Show the container's present working tree where an earlier one is mounted; nothing if none is."""
     if is_mounted(place):
         detach(place)
-        attach(ctx.store.rootfs(container.snapshot), place)
+        attach(ctx.store.snapshots.rootfs(container.snapshot), place)
 
 
 def mounted_at(container: WorkingContainer) -> str | None:
@@ -115,15 +115,15 @@ def mount_image(ctx: Context, image: Image) -> str:
     """
     store = ctx.store
     store.lease()
-    if store.snapshots.driver.copies:
-        base, tree = store.prepare_for(image, ctx.emit)
+    if store.snapshots.new.driver.copies:
+        base, tree = store.snapshots.prepare_for(image, ctx.emit)
     else:
-        base, tree = store.unpack(image, ctx.emit), None
+        base, tree = store.snapshots.unpack(image, ctx.emit), None
     with store.image_mounts.locked():
         found = store.image_mounts.find(image.digest)
         if found is not None:
             if tree is not None:
-                store.remove_snapshot(tree)
+                store.snapshots.remove(tree)
             store.image_mounts.write(found._replace(times=found.times + 1), is_mounted=bool(found.namespace))
             return found.place
         return _mounted_now(ctx, ImageMount(image.digest, store.image_mounts.place(image.digest), base, tree))
@@ -131,7 +131,7 @@ def mount_image(ctx: Context, image: Image) -> str:
 
 def _mounted_now(ctx: Context, mount: ImageMount) -> str:
     store = ctx.store
-    mounts = store.view(mount.base) if mount.tree is None else store.rootfs(mount.tree)
+    mounts = store.snapshots.view(mount.base) if mount.tree is None else store.snapshots.rootfs(mount.tree)
     if not store.can_mount:
         (tree,) = mounts
         store.image_mounts.write(mount._replace(place=tree.source), is_mounted=False)
@@ -159,7 +159,7 @@ def umount_image(ctx: Context, digest: Digest, *, force: bool = False) -> bool:
             detach(found.place)
         mounts.remove(found)
     if found.tree is not None:
-        ctx.store.remove_snapshot(found.tree)
+        ctx.store.snapshots.remove(found.tree)
     return True
 
 

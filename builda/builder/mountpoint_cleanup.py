@@ -18,7 +18,7 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
     """
     from builda.isolation.made_mountpoints import recorded, remove_made
 
-    ctx.store.take_out(container.snapshot)
+    ctx.store.snapshots.take_out(container.snapshot)
     record = ctx.store.containers.path(container.id, "stubs")
     made = recorded(record)
     if made is None:
@@ -32,7 +32,9 @@ def settle(ctx: Context, container: WorkingContainer) -> None:
     (tree,) = mounts
     if tree.type != "bind":  # it is not mounted, so its upper directory may be changed
         for parent in sorted({os.path.dirname(point.path) for point in made}, key=len, reverse=True):
-            _forget_copy(ctx.store.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/"))
+            _forget_copy(
+                ctx.store.snapshots.kind_of(container.snapshot).upper(container.snapshot), tree.lower, parent.strip("/")
+            )
 
 
 def _forget_copy(upper: str, lower: tuple[str, ...], path: str) -> None:

@@ -40,7 +40,7 @@ def rootfs(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
     """
     if container.mount_point is not None and is_mounted(container.mount_point):
         return (Mount("bind", container.mount_point, "/"),)
-    return ctx.store.rootfs(container.snapshot)
+    return ctx.store.snapshots.rootfs(container.snapshot)
 
 
 def reading(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
@@ -48,6 +48,6 @@ def reading(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
     (tree,) = rootfs(ctx, container)
     if tree.type == "bind":
         return (tree._replace(options=(*tree.options, "ro")),)
-    upper = ctx.store.kind_of(container.snapshot).upper(container.snapshot)
+    upper = ctx.store.snapshots.kind_of(container.snapshot).upper(container.snapshot)
     options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))
     return (tree._replace(options=("ro", *options), lower=(upper, *tree.lower)),)

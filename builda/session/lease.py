@@ -219,7 +219,7 @@ def _end_image_mounts(store: Store, name: str) -> None:
     for mount in mounts:
         if mount.tree is not None:
             with suppress(NotFound, FileNotFoundError):
-                store.remove_snapshot(mount.tree)
+                store.snapshots.remove(mount.tree)
 
 
 def own_mounts() -> None:

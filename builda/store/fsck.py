@@ -83,7 +83,7 @@ def _broken_containers(store: Parts) -> Iterator[str]:
     for container in store.containers.iter():
         for snapshot in {container.base, container.snapshot, *(layer.snapshot for layer in container.layers)}:
             try:
-                store.snapshots.lineage(snapshot)
+                store.snapshots.new.lineage(snapshot)
             except (NotFound, Damaged) as error:
                 yield f"container {container.name}: {error}"
 
@@ -109,7 +109,7 @@ def _damaged_records(store: Parts) -> set[str]:
         store.images.origins.get(manifest)
     for snapshot in layout.iter_names(store.layout.path("snapshots")):
         try:
-            store.snapshots.info(snapshot)
+            store.snapshots.new.info(snapshot)
         except NotFound:
             continue
         except Damaged as error:

@@ -162,7 +162,7 @@ def _mark_lineage(store: Parts, snapshot: str | None, snapshots: set[str]) -> No
     while snapshot is not None and snapshot not in snapshots:
         snapshots.add(snapshot)
         try:
-            snapshot = store.snapshots.info(snapshot).parent
+            snapshot = store.snapshots.new.info(snapshot).parent
         except NotFound:
             return
         except Damaged as error:
@@ -212,7 +212,7 @@ def _sweep_snapshots(store: Parts, marked: frozenset[str], horizon: float) -> in
 
 def _size(store: Parts, snapshot: str) -> int:
     try:
-        return max(0, store.snapshots.info(snapshot).size)
+        return max(0, store.snapshots.new.info(snapshot).size)
     except (NotFound, Damaged):
         return 0
 

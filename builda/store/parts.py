@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     from builda.store.blobs import Blobs
     from builda.store.containers import Containers
-    from builda.store.drivers.protocol import Snapshots
     from builda.store.imagemounts import ImageMounts
     from builda.store.images import Images
     from builda.store.layout import Damaged, Layout
+    from builda.store.snapshots import AllSnapshots
     from builda.store.steps import Steps
 
 
@@ -23,11 +23,8 @@ class Parts(Protocol):
     layout: Layout
     blobs: Blobs
     images: Images
+    snapshots: AllSnapshots
     damaged: set[str]
-
-    @property
-    def snapshots(self) -> Snapshots:
-        """The driver of new trees."""
 
     @property
     def containers(self) -> Containers:

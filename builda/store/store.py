@@ -11,11 +11,12 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
-from builda.errors import InUse, InvalidValue, NotFound, StoreUnavailable
+from builda.errors import InUse, InvalidValue, NotFound
 from builda.store import layout
 from builda.store.blobs import Blobs
 from builda.store.images import Image, Images, Removal
 from builda.store.layout import Damaged, Layout
+from builda.store.snapshots import AllSnapshots
 from builda.store.waits import Waits
 
 TYPE_CHECKING = False
@@ -25,17 +26,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builda.errors import BuildaError
-    from builda.events import Emit, Event
-    from builda.linux.mount import Mount
     from builda.oci.descriptor import Descriptor
-    from builda.oci.digest import Digest, Readable
+    from builda.oci.digest import Readable
     from builda.store.blobs import BlobWriter
     from builda.store.claims import Claim
     from builda.store.containers import Containers, WorkingContainer
-    from builda.store.drivers import Cut, Driver
-    from builda.store.drivers.lists import ListSnapshots
-    from builda.store.drivers.memory import MemorySnapshots
-    from builda.store.drivers.protocol import Snapshots
+    from builda.store.drivers import Driver
     from builda.store.imagemounts import ImageMounts
     from builda.store.sessions import Membership
     from builda.store.steps import Steps
@@ -66,13 +62,9 @@ class Store:
         """Receives the time that is spent waiting for locks."""
         self.blobs = Blobs(where, self.waits)
         self.images = Images(where, self.blobs, self.report)
-        self._names = driver, trees
+        self.snapshots = AllSnapshots(where, self.blobs, self.lease, driver, trees, allows_lists=lists)
         self._claim = claim
-        self._allows_lists = lists
         self._warn = warn
-        self._lists: ListSnapshots | None = None
-        self._in_memory: MemorySnapshots | None = None
-        self._made_by: dict[str, str | None] = {}  # names of drivers, which snapshots keep, by snapshot
         self._containers: Containers | None = None
         self._steps: Steps | None = None
         self.session: Membership | None = None
@@ -83,8 +75,6 @@ class Store:
         """Why the store's driver is not overlay, if that was found out when the store was opened."""
         self.is_first = is_first
         """Whether this is the first command that works with trees in this store."""
-        self.memory: int | None = None
-        """How many bytes of trees are kept in memory at most, if they are."""
         self.damaged: set[str] = set()
         """The paths of records that cannot be read; what they describe counts as missing."""
 
@@ -256,29 +246,7 @@ class Store:
                         detach(mount.place)
                     self.image_mounts.remove(mount)
 
-    # Snapshots
-
-    @cached_property
-    def lasting(self) -> Snapshots:
-        """The driver of trees that outlive this process."""
-        return self._by(self._names[1])
-
-    @cached_property
-    def snapshots(self) -> Snapshots:
-        """The driver of trees that are made from now on."""
-        return self.lasting
-
-    @cached_property
-    def driver(self) -> Driver:
-        """The driver that was asked for, or that works here: of trees, or of lists where there can be no trees."""
-        from builda.store.drivers import DRIVERS, OVERLAY
-
-        return DRIVERS.get(self._names[0], OVERLAY)
-
-    @property
-    def composes(self) -> bool:
-        """Whether layers are made as lists of files until a step needs a tree."""
-        return self._allows_lists or not self.driver.has_trees
+    # Rights
 
     @property
     def can_mount(self) -> bool:
@@ -299,126 +267,6 @@ class Store:
     def no_others(self) -> BuildaError | None:
         """Why commands have one id here, cannot become another user and cannot give files away; None if they can."""
         return None if self._claim is None else self._claim.no_others
-
-    @cached_property
-    def _userxattr(self) -> bool:
-        from builda.linux.userns import in_user_namespace
-
-        return in_user_namespace()
-
-    def full_memory(self, *, did_not_fit: bool = False) -> StoreUnavailable | None:
-        """The error to report if full memory caused another one; None if it did not."""
-        if self._in_memory is None or not (did_not_fit or self._in_memory.is_full()):
-            return None
-        return StoreUnavailable(
-            f"memory for the build's trees is full: {(self.memory or 0) >> 20} MiB",
-            hint="give the store a volume (--root, BUILDA_ROOT), the build more memory, or --storage-driver plain",
-        )
-
-    @property
-    def lists(self) -> ListSnapshots:
-        """The driver of lists of files."""
-        if self._lists is None:
-            from builda.store.drivers.lists import ListSnapshots
-
-            self._lists = ListSnapshots(self.layout, self.blobs, userxattr=False)
-        return self._lists
-
-    def is_list(self, snapshot: str) -> bool:
-        """Whether a snapshot is a list of files; False if it is gone."""
-        return not self.kind_of(snapshot).driver.has_trees
-
-    def kind_of(self, snapshot: str) -> Snapshots:
-        """The driver that made a snapshot; that of new trees if the snapshot is gone."""
-        if snapshot not in self._made_by:
-            try:
-                self._made_by[snapshot] = self.snapshots.info(snapshot).driver
-            except (NotFound, Damaged):
-                return self.snapshots
-        name = self._made_by[snapshot]
-        for known in (self.snapshots, self.lasting):
-            if name in (None, known.driver.name):
-                return known
-        if name == self.lists.driver.name:
-            return self.lists
-        return self._by(name or "")
-
-    def _by(self, name: str) -> Snapshots:
-        from builda.store.drivers import DRIVERS, OVERLAY
-
-        driver = DRIVERS.get(name, OVERLAY)
-        if not driver.lasts:  # in the memory of another process: only the record is here
-            driver = OVERLAY
-        module, kind = driver.where.split(":")
-        made = getattr(__import__(f"builda.store.drivers.{module}", fromlist=[kind]), kind)
-        snapshots: Snapshots = made(self.layout, self.blobs, userxattr=self._userxattr)
-        return snapshots
-
-    def keep_in_memory(self, place: str, limit: int) -> None:
-        """Make new trees in `place`, a tmpfs of this process that takes `limit` bytes; they end with the process."""
-        from builda.store.drivers.memory import MemorySnapshots
-
-        self._in_memory = MemorySnapshots(self.layout, self.blobs, userxattr=self._userxattr, place=place)
-        self.snapshots = self._in_memory
-        self.driver = self._in_memory.driver
-        self.memory = limit
-
-    def unpack(self, image: Image, emit: Emit | None = None, *, as_list: bool = False) -> str | None:
-        """The committed snapshot of the image's topmost layer, unpacked if missing, or read if it is to be a list."""
-        self.lease()
-        return (self.lists if as_list else self.snapshots).unpack(image, emit or _unseen)
-
-    def prepare(self, parent: str | None) -> str:
-        """A new active snapshot on a committed one."""
-        self.lease()
-        return self.snapshots.prepare(parent)
-
-    def prepare_for(
-        self, image: Image | None, emit: Emit | None = None, *, as_list: bool = False
-    ) -> tuple[str | None, str]:
-        """The committed snapshot of an image, None if the driver has none, and a new active one on it."""
-        self.lease()
-        return (self.lists if as_list else self.snapshots).prepare_for(image, emit or _unseen)
-
-    def prepare_on(self, image: Image | None, top: str | None, *, as_list: bool = False) -> str:
-        """A new active snapshot on the topmost of the layers that were frozen on an image."""
-        self.lease()
-        return (self.lists if as_list else self.snapshots).prepare_on(image, top)
-
-    def moved(self, key: str, top: str) -> str:
-        """An active snapshot on `top`, a frozen layer upon what the unchanged active snapshot `key` stands on."""
-        self.lease()
-        return self.kind_of(key).moved(key, top)
-
-    def rootfs(self, key: str) -> tuple[Mount, ...]:
-        """The mounts of an active snapshot."""
-        return self.kind_of(key).rootfs(key)
-
-    def view(self, snapshot: str | None) -> tuple[Mount, ...]:
-        """The read-only mounts of a committed snapshot."""
-        return self.snapshots.view(snapshot)
-
-    def take_out(self, key: str) -> None:
-        """Take out of an active snapshot what was put there for a command that was killed."""
-        self.kind_of(key).take_out(key)
-
-    def cut(self, key: str, below: str | None, *, even_empty: bool = False) -> Cut:
-        """Divide an active snapshot: its changes become a layer, to be recorded and then given to `freeze`."""
-        self.lease()
-        return self.kind_of(key).cut(key, below, even_empty=even_empty)
-
-    def freeze(self, key: str) -> str:
-        """Make the layer of a `cut` a committed snapshot; its ID stays."""
-        self.lease()
-        return self.kind_of(key).freeze(key)
-
-    def bind_chain(self, chain: Digest, snapshot: str) -> str:
-        """Record the snapshot of a ChainID; returns it, or the one that was recorded first."""
-        return self.kind_of(snapshot).bind_chain(chain, snapshot)
-
-    def remove_snapshot(self, snapshot: str) -> None:
-        """Remove a snapshot."""
-        self.kind_of(snapshot).remove(snapshot)
 
     # Working containers
 
@@ -465,7 +313,7 @@ class Store:
         self._remove_mount_point(container.mount_point or self.layout.mount_point(container.id), detach)
         self._remove_shown(container, detach)
         self.containers.delete(container)
-        self.remove_snapshot(container.snapshot)
+        self.snapshots.remove(container.snapshot)
 
     def _remove_mount_point(self, place: str, detach: Callable[[str], None] | None) -> None:
         """Remove the directory of a mount, which may be there without a note of it if `mount` was killed."""
@@ -508,7 +356,7 @@ class Store:
             from builda.store.steps import Steps
 
             self._steps = Steps(
-                self.layout, lambda snapshot: self.kind_of(snapshot).is_trusted(snapshot), self.blobs.has
+                self.layout, lambda snapshot: self.snapshots.kind_of(snapshot).is_trusted(snapshot), self.blobs.has
             )
         return self._steps
 
@@ -532,7 +380,7 @@ class Store:
             stack.enter_context(locks.shared(f"{path}.users"))
             layout.touch(f"{path}.users")  # whose time says when the directory was used last
             if not self.can_mount and not os.path.exists(path):
-                self.snapshots.bring_home(path)
+                self.snapshots.new.bring_home(path)
             with layout.translated(self.root):
                 os.makedirs(path, mode=0o755, exist_ok=True)
             yield path
@@ -549,13 +397,8 @@ class Store:
 
         if image.is_index:
             return None
-        sizes = [self._size_of(chain) for chain in chain_ids(image.config.diff_ids)]
+        sizes = [self.snapshots.size_of(chain) for chain in chain_ids(image.config.diff_ids)]
         return None if None in sizes else sum(size for size in sizes if size is not None)
-
-    def _size_of(self, chain: Digest) -> int | None:
-        snapshot = self.lasting.find_chain(chain)
-        size = -1 if snapshot is None else self.lasting.info(snapshot).size
-        return size if size >= 0 else None
 
     def fsck(self) -> tuple[str, ...]:
         """Find damage in the store; the findings, in words. Changes nothing."""
@@ -591,10 +434,6 @@ def _first_free(path: str) -> Iterator[str]:
         finally:
             lock.release()
         return
-
-
-def _unseen(event: Event) -> None:
-    """Same as events.ignore, without the import."""
 
 
 def _skipped(source: Readable, offset: int) -> Readable:

@@ -64,15 +64,15 @@ def _trees(store: Store) -> Usage:
     for container in store.containers.iter():
         active.add(container.snapshot)
         with suppress(NotFound, Damaged):
-            needed.update(store.snapshots.lineage(container.snapshot))
+            needed.update(store.snapshots.new.lineage(container.snapshot))
     for mount in store.image_mounts.iter():
         with suppress(NotFound, Damaged):
-            needed.update(store.snapshots.lineage(mount.tree or mount.base))
+            needed.update(store.snapshots.new.lineage(mount.tree or mount.base))
     sizes = {}
     for name in layout.iter_names(store.layout.path("snapshots")):
         if name not in active:
             with suppress(NotFound, Damaged):
-                sizes[name] = max(0, store.snapshots.info(name).size)
+                sizes[name] = max(0, store.snapshots.new.info(name).size)
     free = sum(size for name, size in sizes.items() if name not in needed)
     return Usage("Trees", len(sizes), sum(sizes.values()), free)
 

@@ -154,7 +154,7 @@ class ListWork(Work):
             do(place)
             diff_trees(before, root, data, clamp=AS_IS)
         data.seek(0)
-        lists = self.store.lists
+        lists = self.store.snapshots.lists
         tree = lists.tree(self.key)
         with Spool(lists.upper(self.key)) as spool:
             tree.add(read_rows(iter_members(data), lambda member: spool.taken(member.content)), "", changed=True)
@@ -172,7 +172,7 @@ class ListWork(Work):
     @contextmanager
     def unpacked(self) -> Iterator[tuple[Path, int]]:
         """A directory with the files of the list, and a descriptor of it."""
-        lists = self.store.lists
+        lists = self.store.snapshots.lists
         with tempfile.TemporaryDirectory() as directory:
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -202,12 +202,12 @@ def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
             place.mkdir()
             sys_.mount("tmpfs", str(place), "tmpfs", 0, "size=256m")
             stack.callback(partial(subprocess.run, ["umount", "-l", place], check=True))
-            store.keep_in_memory(str(place), 256 << 20)
+            store.snapshots.keep_in_memory(str(place), 256 << 20)
         store.lease()
         if driver == "composed":
-            yield ListWork(store, store.lists, store.lists.prepare_on(None, None))
+            yield ListWork(store, store.snapshots.lists, store.snapshots.lists.prepare_on(None, None))
         else:
-            yield Work(store, store.snapshots, store.snapshots.prepare_on(None, None))
+            yield Work(store, store.snapshots.new, store.snapshots.new.prepare_on(None, None))
 
 
 def on(work: Work, *layers: bytes) -> Work:
@@ -215,7 +215,7 @@ def on(work: Work, *layers: bytes) -> Work:
     image = images.put(work.store, images.image(*layers))
     _, key = work.driver.prepare_for(image, ignore)
     if isinstance(work, ListWork):
-        work.store.lists.stand_on(key, image, ignore)
+        work.store.snapshots.lists.stand_on(key, image, ignore)
     return type(work)(work.store, work.driver, key, image)
 
 
@@ -510,7 +510,7 @@ def test_another_process_sees_the_trees_that_last(work: Work) -> None:
     work.change(fill)
     layer = str(work.freeze())
     with another(work.store) as store:
-        other = store.kind_of(work.key)
+        other = store.snapshots.kind_of(work.key)
         assert other.driver == work.driver.driver
         assert other.info(layer).committed
         assert type(work)(store, other, work.key, None, [*work.layers]).seen() == work.seen()

@@ -28,7 +28,7 @@ def another(store: Store, *, warn: Callable[[Damaged], None] | None = None) -> S
 
 def container(store: Store, image: Image | None = None, *, name: str | None = None, **values: Any) -> WorkingContainer:
     """A working container on an image, or on nothing."""
-    base, snapshot = store.prepare_for(image)
+    base, snapshot = store.snapshots.prepare_for(image)
     described = WorkingContainer(
         id=new_id(),
         name="",

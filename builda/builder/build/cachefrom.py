@@ -165,7 +165,7 @@ def _unpacked(
             if steps is None:
                 raise LayerLost(f"layer of the build cache is gone: {blob.digest}")
             _fetch(ctx, blob, steps.source(blob))
-        kind = store.lists if as_list else store.snapshots
+        kind = store.snapshots.lists if as_list else store.snapshots.new
         return kind.unpack_layer(blob, diff_id, chain, parent, ctx.emit)
     except (RegistryError, CorruptContent) as error:
         raise LayerLost(f"layer of the build cache cannot be used: {error}") from error

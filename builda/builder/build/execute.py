@@ -59,8 +59,8 @@ def execute(ctx: Context, plan: Plan, options: ExecuteOptions) -> Built:
         checked(ctx, options.run)
     imported = _imported(ctx, plan, options)
     if not _composes(ctx, plan, options):
-        if ctx.store.memory is not None:
-            ctx.emit(_kept_in_memory(ctx.store, ctx.store.memory))
+        if ctx.store.snapshots.memory is not None:
+            ctx.emit(_kept_in_memory(ctx.store, ctx.store.snapshots.memory))
         return _try(ctx, plan, options, imported, as_list=False)
     try:
         return _try(ctx, plan, options, imported, as_list=True)
@@ -91,9 +91,9 @@ def _composes(ctx: Context, plan: Plan, options: ExecuteOptions) -> bool:
 
     It does if it runs no command, needs no file system afterwards, and trees would first have to be unpacked.
     """
-    if not ctx.store.driver.has_trees:
+    if not ctx.store.snapshots.driver.has_trees:
         return True
-    if not ctx.store.composes or options.commit.squash or first_run(plan) is not None:
+    if not ctx.store.snapshots.composes or options.commit.squash or first_run(plan) is not None:
         return False
     return not is_unpacked(ctx.store, plan)
 
@@ -171,7 +171,7 @@ class _Execution:
         self._events = StepEvents(self._show, plan, options.platform_label)
         self._inputs = StepInputs(self._ctx, options.inputs, options.pull, self._tips)
         self._turns = Turns(ctx.store.layout.path("locks", "steps.lock"), self._stop.check, self._show)
-        self._driver = (ctx.store.lists if as_list else ctx.store.snapshots).driver
+        self._driver = (ctx.store.snapshots.lists if as_list else ctx.store.snapshots.new).driver
         self._steps = StepRunner(
             self._ctx,
             plan,

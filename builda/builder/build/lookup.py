@@ -88,7 +88,7 @@ class Lookup:
 
     def _is_own(self, content: Content) -> bool:
         snapshot = snapshot_of(content)
-        return snapshot is None or self._ctx.store.kind_of(snapshot).driver is self._driver
+        return snapshot is None or self._ctx.store.snapshots.kind_of(snapshot).driver is self._driver
 
     def _stands_on(self, content: Content, tip: Tip) -> bool:
         """Whether a result was made on the snapshot of the tip.
@@ -99,7 +99,7 @@ class Lookup:
             return True
         if isinstance(content, Empty):
             return snapshot == tip.top
-        return self._ctx.store.kind_of(snapshot).info(snapshot).parent in (None, tip.top)
+        return self._ctx.store.snapshots.kind_of(snapshot).info(snapshot).parent in (None, tip.top)
 
     def _elsewhere(self, key: Digest, tip: Tip, oldest: float, explanation: bytes) -> StepResult | None:
         step = None if self._imported is None else self._imported.find(key, tip.diff_ids, oldest)

@@ -129,7 +129,7 @@ class Performer:
         tip, store = self._tips[index], self._ctx.store
         with store.containers.locked(self._containers[index]) as current:
             before = tip.top
-            cut = store.cut(current.snapshot, before, even_empty=before is None)
+            cut = store.snapshots.cut(current.snapshot, before, even_empty=before is None)
             below = cut.layer or before
             content: Content = Empty(below) if cut.empty or below is None else Tree(below)
             history = History(created=moment, created_by=created_by, empty_layer=cut.empty)
@@ -139,7 +139,7 @@ class Performer:
             updated = replace(current, snapshot=cut.fresh, layers=tip.frozen(), history=())
             self._containers[index] = store.update(updated)
             if cut.layer is not None:
-                store.freeze(cut.layer)
+                store.snapshots.freeze(cut.layer)
         return content
 
     def write(self, index: int, key: Digest | None, snapshot: str) -> None:
@@ -193,9 +193,9 @@ class Performer:
         self._fetch(tip)
         store = self._ctx.store
         if tip.layers:
-            base, key = tip.base, store.prepare_on(tip.image, tip.top, as_list=self._as_list)
+            base, key = tip.base, store.snapshots.prepare_on(tip.image, tip.top, as_list=self._as_list)
         else:
-            base, key = store.prepare_for(tip.image, self._ctx.emit, as_list=self._as_list)
+            base, key = store.snapshots.prepare_for(tip.image, self._ctx.emit, as_list=self._as_list)
             tip.base = base
         made = WorkingContainer(
             id=new_id(),
@@ -220,7 +220,7 @@ class Performer:
         if tip.is_here:
             return
         store = self._ctx.store
-        base = None if tip.image is None else store.unpack(tip.image, self._ctx.emit, as_list=self._as_list)
+        base = None if tip.image is None else store.snapshots.unpack(tip.image, self._ctx.emit, as_list=self._as_list)
         from builda.builder.build.cachefrom import fetched
 
         before = tip.layers

@@ -41,7 +41,7 @@ def check_runs(plan: Plan) -> None:
 
 def check_no_runs(ctx: Context, plan: Plan) -> None:
     """ContainerfileError for the plan's first command if the store has no trees to run commands in."""
-    if ctx.store.driver.has_trees:
+    if ctx.store.snapshots.driver.has_trees:
         return
     found = first_run(plan)
     if found is not None:
@@ -95,7 +95,7 @@ def is_unpacked(store: Store, plan: Plan) -> bool:
     return bool(images) and all(
         image is not None
         and not image.is_index
-        and store.snapshots.driver.stacks
-        and store.snapshots.is_unpacked(image)
+        and store.snapshots.new.driver.stacks
+        and store.snapshots.new.is_unpacked(image)
         for image in images
     )

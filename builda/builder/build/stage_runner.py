@@ -110,7 +110,7 @@ class StageRunner:
                 raise Stopped from error
             if isinstance(error, ContainerfileError | StepFailed):
                 raise
-            if isinstance(error, TreeNeeded) and self._ctx.store.driver.has_trees:
+            if isinstance(error, TreeNeeded) and self._ctx.store.snapshots.driver.has_trees:
                 raise
             from builda.builder.build.step_failure import step_failed
 

@@ -57,7 +57,7 @@ class StepRunner:
         self._takes_turns = options.cache and options.layers and not options.looks_around
         self._changed: set[int] = set()  # stages of which something was performed: they have a container
         self._behind: set[int] = set()  # stages whose container does not have the configuration and history yet
-        self._kept = stored_stages(plan, options, in_memory=ctx.store.memory is not None)
+        self._kept = stored_stages(plan, options, in_memory=ctx.store.snapshots.memory is not None)
         self.done: list[Remembered] = []  # what every step led to, if that is exported
 
     def run(self, index: int, step: Step) -> bool | None:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def started(ctx: Context, container: WorkingContainer, options: FromOptions) -> WorkingContainer:
     """The new container with the cache that the options choose; without one if its layers are lists."""
     choice, access = options.cache, options.pull.access
-    if choice is None or container.layers or ctx.store.is_list(container.snapshot):
+    if choice is None or container.layers or ctx.store.snapshots.is_list(container.snapshot):
         return container
     base = "scratch" if container.image_digest is None else str(container.image_digest)
-    said, driver = ctx.run_options(options.run), ctx.store.kind_of(container.snapshot).driver
+    said, driver = ctx.run_options(options.run), ctx.store.snapshots.kind_of(container.snapshot).driver
     key = base_key(base, container.config.platform, ExecuteOptions(run=options.run), said, driver)
     cache = StepCache(
         key=key,

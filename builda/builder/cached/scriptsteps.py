@@ -277,7 +277,7 @@ class _Work:
         """
         ctx = self._ctx
         changed = ctx.store.containers.load(current.id)
-        if ctx.store.kind_of(changed.snapshot).driver.copies:
+        if ctx.store.snapshots.kind_of(changed.snapshot).driver.copies:
             return False
         found = find(ctx, changed, sought, None, max_age=None)
         return self._is_enough(found) and moved_to(ctx, changed, sought.key, found, None) is not None

@@ -76,7 +76,7 @@ def taken_down(ctx: Context, container: WorkingContainer) -> Iterator[bool]:
     try:
         yield True
     finally:
-        attach(ctx.store.rootfs(ctx.store.containers.load(container.id).snapshot), place)
+        attach(ctx.store.snapshots.rootfs(ctx.store.containers.load(container.id).snapshot), place)
 
 
 def absorbed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
@@ -85,7 +85,7 @@ def absorbed(ctx: Context, container: WorkingContainer) -> WorkingContainer:
     An equal change of an earlier run is that run's, so that the steps behind it are found, too.
     """
     settle(ctx, container)
-    if not ctx.store.kind_of(container.snapshot).is_changed(container.snapshot, container.top):
+    if not ctx.store.snapshots.kind_of(container.snapshot).is_changed(container.snapshot, container.top):
         return container
     sought = wanted(container, Changes(), {"content": str(_content_of_changes(ctx, container))})
     found = find(ctx, container, sought, None, max_age=None)
@@ -106,7 +106,7 @@ def _content_of_changes(ctx: Context, container: WorkingContainer) -> Digest:
         def write(self, data: bytes | bytearray | memoryview, /) -> None:
             hashing.update(data)
 
-    snapshots = ctx.store.kind_of(container.snapshot)
+    snapshots = ctx.store.snapshots.kind_of(container.snapshot)
     snapshots.write_changes(container.snapshot, Sink(), clamp=Clamp(exact=0), below=container.top)
     return Digest("sha256", hashing.hexdigest())
 
@@ -123,7 +123,7 @@ def find(
     tip = tip_of(ctx, container, with_base=imported is not None)
     if imported is not None and tip.diff_ids is None:
         imported = None
-    driver = ctx.store.kind_of(container.snapshot).driver
+    driver = ctx.store.snapshots.kind_of(container.snapshot).driver
     return Lookup(ctx, imported, driver, max_age, blobs=True).find(sought.key, tip, sought.explanation)
 
 
@@ -162,10 +162,10 @@ def moved_to(
     layer = _layer(content, key, found.created, found.told.text, container.top)
     fresh = container.snapshot
     if isinstance(content, Tree):
-        fresh = store.moved(container.snapshot, content.snapshot)
+        fresh = store.snapshots.moved(container.snapshot, content.snapshot)
     done = _recorded(ctx, container, layer, fresh, used)
     if fresh != container.snapshot:
-        store.remove_snapshot(container.snapshot)
+        store.snapshots.remove(container.snapshot)
     return done
 
 
@@ -179,7 +179,7 @@ def _here(
 
     tip = tip_of(ctx, container, with_base=True)
     layer = Layer(History(), found.content)
-    as_list = ctx.store.is_list(container.snapshot)
+    as_list = ctx.store.snapshots.is_list(container.snapshot)
     try:
         (done,) = fetched(ctx, imported, (layer,), container.top, tip.diff_ids, as_list=as_list)
     except LayerLost as lost:
@@ -215,14 +215,14 @@ def _recorded(
 def frozen(ctx: Context, container: WorkingContainer, sought: Wanted, text: str, told: Told) -> WorkingContainer:
     """The container with its changes as a layer, which is remembered as what the step led to."""
     store = ctx.store
-    cut = store.cut(container.snapshot, container.top, even_empty=container.top is None)
+    cut = store.snapshots.cut(container.snapshot, container.top, even_empty=container.top is None)
     below = cut.layer or container.top
     content: Content = Empty(below) if cut.empty or below is None else Tree(below)
     layer = _layer(content, sought.key, ctx.now(), text, below)
     done = _recorded(ctx, container, layer, cut.fresh)
     if cut.layer is not None:
-        store.freeze(cut.layer)
-    lookup = Lookup(ctx, None, store.kind_of(done.snapshot).driver, None, blobs=True)
+        store.snapshots.freeze(cut.layer)
+    lookup = Lookup(ctx, None, store.snapshots.kind_of(done.snapshot).driver, None, blobs=True)
     parent = cache_of(container).key
     lookup.remember(sought.key, parent, sought.step, sought.inputs, content, told)
     return done

@@ -58,7 +58,7 @@ def copy(
     try:
         return _copy(ctx, container, step, inputs)
     except TreeNeeded:
-        if not may_make_tree or not ctx.store.driver.has_trees:
+        if not may_make_tree or not ctx.store.snapshots.driver.has_trees:
             raise
     return _copy(ctx, with_tree(ctx, container), step, inputs)
 
@@ -121,7 +121,9 @@ def _named(ctx: Context, step: Copy) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise (ctx.store.full_memory(did_not_fit=True) or layout.unavailable(error, ctx.store.root)) from error
+            raise (
+                ctx.store.snapshots.full_memory(did_not_fit=True) or layout.unavailable(error, ctx.store.root)
+            ) from error
         if error.filename is None and step.sources:
             error.filename = " ".join(step.sources)
         raise

@@ -135,8 +135,8 @@ class _Opener:
                 from builda.builder.mounting import viewed
 
                 image = pull_for_build(self.ctx, name, PullOptions(access=self.inputs.access))
-                if self.ctx.store.is_list(container.snapshot):
-                    return self._shadow(self.ctx.store.unpack(image, self.ctx.emit, as_list=True))
+                if self.ctx.store.snapshots.is_list(container.snapshot):
+                    return self._shadow(self.ctx.store.snapshots.unpack(image, self.ctx.emit, as_list=True))
                 return self.stack.enter_context(mounted(self.stack.enter_context(viewed(self.ctx, image))))
 
     def _of_container(self, other: WorkingContainer, container: WorkingContainer, own: int) -> int:
@@ -144,7 +144,7 @@ class _Opener:
         from builda.builder.working_tree import reading
 
         store = self.ctx.store
-        if store.is_list(container.snapshot) and store.is_list(other.snapshot):
+        if store.snapshots.is_list(container.snapshot) and store.snapshots.is_list(other.snapshot):
             from builda.builder.copy.listsource import on_base
 
             return self._shadow(on_base(self.ctx, other).snapshot)

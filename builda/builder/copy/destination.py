@@ -36,7 +36,7 @@ class Destination(NamedTuple):
 @contextmanager
 def opened_for_copies(ctx: Context, container: WorkingContainer) -> Iterator[Destination]:
     """The destination in a container, whose tree lock the caller has. A list is saved if the block ends well."""
-    if ctx.store.is_list(container.snapshot):
+    if ctx.store.snapshots.is_list(container.snapshot):
         with _opened_list(ctx, container) as found:
             yield found
         return
@@ -51,7 +51,7 @@ def _opened_list(ctx: Context, container: WorkingContainer) -> Iterator[Destinat
     from builda.fs.lists.listwriter import ListTarget, Shadowed
     from builda.fs.lists.spool import Spool
 
-    lists, current = ctx.store.lists, on_base(ctx, container)
+    lists, current = ctx.store.snapshots.lists, on_base(ctx, container)
     tree = lists.tree(current.snapshot)
     shadows: dict[Inode, Node] = {}
     shadowed = Shadowed(shadows, lists.content_file, lists.layer)
@@ -72,7 +72,7 @@ def _write_accounts(ctx: Context, tree: Tree, root: int) -> None:
         node = tree.find(path)
         if node is None or not node.row.file:
             continue
-        with open(ctx.store.lists.content_file(node.place, node.row.file), "rb") as file:
+        with open(ctx.store.snapshots.lists.content_file(node.place, node.row.file), "rb") as file:
             file.seek(node.row.at)
             data = file.read(node.row.size)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=root), "wb") as out:

@@ -40,7 +40,7 @@ def shadow(
     """
     root = stack.enter_context(TemporaryDirectory(ctx.store))
     if snapshot is not None:
-        lists = ctx.store.lists
+        lists = ctx.store.snapshots.lists
         tree = lists.tree(snapshot)
         stack.callback(lists.give_back, snapshot, tree)
         fill(root, tree.root, looked_at(tree, sources), known)
@@ -53,7 +53,7 @@ def on_base(ctx: Context, container: WorkingContainer) -> WorkingContainer:
         return container
     store = ctx.store
     store.lease()
-    base = store.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), ctx.emit)
+    base = store.snapshots.lists.stand_on(container.snapshot, store.image(str(container.image_digest)), ctx.emit)
     if base is None:
         return container
     with store.containers.locked(container) as current:

@@ -104,6 +104,6 @@ def size_of(ctx: Context, container: WorkingContainer) -> int:
     """About how many bytes of disk the container's own files take: those that its last step changed."""
     from builda.store.drivers.bookkeeping import count
 
-    snapshots = ctx.store.kind_of(container.snapshot)
+    snapshots = ctx.store.snapshots.kind_of(container.snapshot)
     size = snapshots.changed_size(container.snapshot)
     return count(snapshots.upper(container.snapshot))[1] if size is None else size

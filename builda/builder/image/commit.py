@@ -253,7 +253,7 @@ def _own_layer(
         if above is not None:
             return _copied(ctx, _result(ctx, above, how), sink)
         if not options.squash:
-            snapshots = ctx.store.kind_of(container.snapshot)
+            snapshots = ctx.store.snapshots.kind_of(container.snapshot)
             return snapshots.write_changes(container.snapshot, sink, clamp=how.clamp, below=container.top)
         from builda.fs.layer import write_tree
         from builda.linux.mount import mounted
@@ -262,7 +262,9 @@ def _own_layer(
             return write_tree(root, sink, clamp=how.clamp)
 
     def size() -> int | None:
-        return None if options.squash else ctx.store.kind_of(container.snapshot).changed_size(container.snapshot)
+        return (
+            None if options.squash else ctx.store.snapshots.kind_of(container.snapshot).changed_size(container.snapshot)
+        )
 
     produce = _with_files(tree, options.add_files, how) if options.add_files else tree
     with moving(ctx.emit, "store", container.name, size) as moved:
@@ -382,12 +384,12 @@ def _keep_frozen(
         frozen.append(above)
     for layer, chain in zip(frozen, chains, strict=False):
         if layer.snapshot:  # else there are only its bytes
-            ctx.store.bind_chain(chain, layer.snapshot)
+            ctx.store.snapshots.bind_chain(chain, layer.snapshot)
 
 
 def _becomes_layer(store: Store, container: WorkingContainer) -> bool:
     """Whether what was changed in the container is a tree of its own, as those of unpacked layers are, and lasts."""
-    kind = store.kind_of(container.snapshot)
+    kind = store.snapshots.kind_of(container.snapshot)
     return kind.driver.stacks and kind.driver.lasts
 
 
@@ -404,8 +406,8 @@ def _retire(
         return
     # The record goes first: a kill in between leaves a tree that nobody works in, for the next prune. A prune of this
     # moment leaves it alone, since it was just touched.
-    store.snapshots.exists(container.snapshot)
+    store.snapshots.new.exists(container.snapshot)
     store.containers.delete(container)
     chain = chain_ids(image.config.diff_ids)[-1]
-    if store.bind_chain(chain, store.freeze(container.snapshot)) != container.snapshot:
-        store.remove_snapshot(container.snapshot)
+    if store.snapshots.bind_chain(chain, store.snapshots.freeze(container.snapshot)) != container.snapshot:
+        store.snapshots.remove(container.snapshot)

@@ -37,7 +37,7 @@ def freeze(
         text = created_by or current.created_by or "/bin/sh"
         history = History(created=timestamp(ctx.now()), created_by=text, comment=comment or current.comment)
         below = current.top
-        cut = ctx.store.cut(current.snapshot, below)
+        cut = ctx.store.snapshots.cut(current.snapshot, below)
         if only_changes and cut.empty and not _has_files(_divided(current.layers)[1]):
             return current
         before, steps = _divided(current.layers)
@@ -56,7 +56,7 @@ def freeze(
         )
         if cut.layer is None:
             return done
-        ctx.store.freeze(cut.layer)
+        ctx.store.snapshots.freeze(cut.layer)
         if done.mount_point is not None:
             mounting.renew(ctx, done, done.mount_point)
     if options is not None:

@@ -174,7 +174,7 @@ class Layers:
         """Store what was changed in a snapshot."""
         from builda.builder.byteprogress import moving
 
-        snapshots = self._store.kind_of(snapshot)
+        snapshots = self._store.snapshots.kind_of(snapshot)
 
         def produce(sink: Writable) -> tuple[str, ...]:
             return snapshots.write_changes(snapshot, _Given(sink, self._check), clamp=options.clamp)

@@ -48,7 +48,7 @@ def whole(ctx: Context, container: WorkingContainer, how: LayerOptions) -> Whole
         if not layer.partial:
             done.append(_joined(ctx, container, below, group, how))
             group, below = [], layer.snapshot or below
-    changed = ctx.store.kind_of(container.snapshot).is_changed(container.snapshot, container.top)
+    changed = ctx.store.snapshots.kind_of(container.snapshot).is_changed(container.snapshot, container.top)
     if changed:  # a process uses its mount, so it was not made a layer
         group.append(_working_tree(container))
     own = _joined(ctx, container, below, group, how) if group else None
@@ -113,8 +113,8 @@ def _made(
     """The layer, made in a tree of its own, which stays as its snapshot if the layer records the tree as it is."""
     store = ctx.store
     image = None if container.image_digest is None else store.image(str(container.image_digest))
-    tree = store.prepare_on(image, below)
-    kind = store.kind_of(tree)
+    tree = store.snapshots.prepare_on(image, below)
+    kind = store.snapshots.kind_of(tree)
     try:
         _fill(ctx, container, tree, files)
 
@@ -123,17 +123,17 @@ def _made(
 
         stored = stored_layers.write(store, produce, how)
     except BaseException:
-        store.remove_snapshot(tree)
+        store.snapshots.remove(tree)
         raise
     _warn(ctx, stored)
     told = Told(text=f"one layer of {len(files)} steps")
     explained = json.dumps({"parent": None, "step": {"type": "Merged"}, "inputs": {"steps": len(files)}})
     if stored.blob is None or stored.diff_id is None:
-        store.remove_snapshot(tree)
+        store.snapshots.remove(tree)
         return StepResult(Empty(), explained, ctx.now(), told)
     if kind.driver.stacks and kind.driver.lasts and how.keeps_times and not stored.skipped:
-        return StepResult(Tree(store.freeze(tree), stored.diff_id, stored.blob), explained, ctx.now(), told)
-    store.remove_snapshot(tree)
+        return StepResult(Tree(store.snapshots.freeze(tree), stored.diff_id, stored.blob), explained, ctx.now(), told)
+    store.snapshots.remove(tree)
     return StepResult(Blob(stored.diff_id, stored.blob), explained, ctx.now(), told)
 
 
@@ -147,7 +147,7 @@ def _fill(ctx: Context, container: WorkingContainer, tree: str, files: list[Froz
     from builda.fs.layer import apply
     from builda.linux.mount import mounted
 
-    with mounted(ctx.store.rootfs(tree)) as root:
+    with mounted(ctx.store.snapshots.rootfs(tree)) as root:
         below = container.top
         for layer in files:
             is_own = layer.snapshot == container.snapshot
@@ -158,7 +158,7 @@ def _fill(ctx: Context, container: WorkingContainer, tree: str, files: list[Froz
 def _writer(ctx: Context, snapshot: str, below: str | None) -> Callable[[Writable], object]:
     from builda.fs.layer import AS_IS
 
-    return lambda sink: ctx.store.kind_of(snapshot).write_changes(snapshot, sink, clamp=AS_IS, below=below)
+    return lambda sink: ctx.store.snapshots.kind_of(snapshot).write_changes(snapshot, sink, clamp=AS_IS, below=below)
 
 
 def _piped(write: Callable[[Writable], object], read: Callable[[Readable], object]) -> None:

@@ -151,7 +151,7 @@ def _perform(
             return isolation.run(process, outer, ctx.emit, begun)
         from builda.builder.run.emulated_mounts import placed
 
-        snapshots = ctx.store.kind_of(container.snapshot)
+        snapshots = ctx.store.snapshots.kind_of(container.snapshot)
         tree, aside = snapshots.upper(container.snapshot), snapshots.path(container.snapshot, "placed")
         with placed(tree, aside, outer, caches=ctx.store.layout.path("cache")) as inner:
             return isolation.run(process, inner, ctx.emit, begun)
@@ -268,7 +268,7 @@ def _failure(step: Run, status: int, store: Store, *, emulates: bool) -> Command
         what = "command succeeded, and 0 is not among the valid exit codes"
         return CommandFailed(what, status=125, command=step.args)
     hint = None
-    full = store.full_memory()
+    full = store.snapshots.full_memory()
     if full is not None:
         hint = f"{full}; {full.hint}"
     elif store.no_others is not None and not emulates:  # a command says the kernel's "Invalid argument"

@@ -33,8 +33,8 @@ class Throwaway:
         if not store.can_mount:  # what is read-only is put into the tree as a copy
             return mount if mount.lower else mount._replace(type="bind", options=("ro", *part_option(mount)))
         place = self.directory()
-        if is_directory(mount) and store.snapshots.driver.stacks:
-            stacked = store.snapshots.stacked(mount.lower or (source,), place)
+        if is_directory(mount) and store.snapshots.new.driver.stacks:
+            stacked = store.snapshots.new.stacked(mount.lower or (source,), place)
             _start_upper(stacked, source)
             return writable(mount, stacked)
         return Mount("bind", self._copied(mount, place), mount.target, ("rw", *_limits(mount.options)))
@@ -59,7 +59,7 @@ class Throwaway:
             return None
         if not is_directory(found):
             return self.owned(self.over(found), (0, 0), read_only=False)
-        if not store.snapshots.driver.stacks:
+        if not store.snapshots.new.driver.stacks:
             return None
         made = self.over(found)
         if "userxattr" in made.options:

@@ -57,7 +57,7 @@ def users_for(
         raise InvalidValue(
             f"container is mounted, which fixes the ids of its files: {container.name}", hint="umount it first"
         )
-    _check_driver(ctx.store.kind_of(container.snapshot).driver)
+    _check_driver(ctx.store.snapshots.kind_of(container.snapshot).driver)
     return users
 
 
@@ -137,7 +137,7 @@ def _check_driver(driver: Driver) -> None:
 
 def _check_store(store: Store, users: Users) -> None:
     """Raise if the store's file system does not take id-mapped mounts: one is made, attached nowhere."""
-    _check_driver(store.driver)
+    _check_driver(store.snapshots.driver)
     from builda.isolation.child.failure import Failure
     from builda.isolation.child.id_mapping import Mapping
     from builda.linux.trial import attempt
@@ -146,7 +146,7 @@ def _check_store(store: Store, users: Users) -> None:
         layers = store.layout.path("snapshots"), store.layout.path("empty")
         overlay = ("overlay", "overlay", "/", ("ro",), layers)
         try:
-            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.snapshots.driver.copies else overlay)
+            Mapping(*users).clone(("bind", layers[0], "/", (), ()) if store.snapshots.new.driver.copies else overlay)
         except Failure as failure:
             message, hint = failure.fields[1:3]
             raise IsolationUnavailable(f"{message}\n{hint or ''}") from failure

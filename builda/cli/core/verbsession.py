@@ -191,7 +191,7 @@ class Session:
             self.emit(Decided(subject="mode", message=f"{self.mode}, asked for: {asked}{cannot}"))
         why = f", because {store.no_overlay}" if store.no_overlay is not None else ""
         where = f"{self.settings.root}, run root {self.settings.runroot}"
-        self.emit(Decided(subject="store", message=f"{where}, driver {store.driver.name}{why}"))
+        self.emit(Decided(subject="store", message=f"{where}, driver {store.snapshots.driver.name}{why}"))
 
     def _warn_of_options(self) -> None:
         from builda.events import Warned

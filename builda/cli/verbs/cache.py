@@ -165,7 +165,7 @@ def _size(session: Session, result: StepResult) -> int | None:
     snapshot = snapshot_of(result.content)
     if snapshot is None or not os.path.exists(session.store.layout.path("snapshots", snapshot)):
         return None
-    return session.store.kind_of(snapshot).changed_size(snapshot)
+    return session.store.snapshots.kind_of(snapshot).changed_size(snapshot)
 
 
 def _flat(value: object, prefix: str = "") -> list[tuple[str, str]]:

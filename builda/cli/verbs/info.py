@@ -72,7 +72,7 @@ def _store(session: Session) -> Mapping[str, Any]:
     runs = abilities(str(session.settings.runroot)).why_none(session.mode) is None
     return {
         "ContainerStore": {"number": sum(1 for _ in store.containers.iter())},
-        "GraphDriverName": store.driver.name if runs else LISTS.name,
+        "GraphDriverName": store.snapshots.driver.name if runs else LISTS.name,
         "GraphImageStore": "",
         "GraphOptions": [],
         "GraphRoot": store.root,

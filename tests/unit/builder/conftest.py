@@ -160,7 +160,7 @@ class Bench:
 
     def upper(self, container: WorkingContainer) -> list[str]:
         """Every path that the container's own layer has, relative and sorted."""
-        top = Path(self.store.snapshots.upper(self.store.container(container.id).snapshot))
+        top = Path(self.store.snapshots.new.upper(self.store.container(container.id).snapshot))
         return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
 
 

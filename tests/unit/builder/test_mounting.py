@@ -55,7 +55,7 @@ def test_removing_unmounts(bench: Bench, container: WorkingContainer) -> None:
     place = bench.builder.mount(container)
     bench.builder.remove(bench.store.container(container.id))
     assert not is_mounted(place)
-    assert not os.path.exists(bench.store.snapshots.path(container.snapshot))
+    assert not os.path.exists(bench.store.snapshots.new.path(container.snapshot))
     with pytest.raises(NotFound):
         bench.store.container(container.id)
 

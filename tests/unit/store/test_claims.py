@@ -25,7 +25,7 @@ def opened(tmp_path: Path, claim: Claim | None = None, driver: str | None = None
 
 
 def test_reading_a_store_claims_nothing(tmp_path: Path) -> None:
-    assert opened(tmp_path).driver.name == "overlay"
+    assert opened(tmp_path).snapshots.driver.name == "overlay"
     assert marker(tmp_path / "store") == {"format": 1}
 
 
@@ -49,7 +49,7 @@ def test_other_marks_are_refused_unless_no_overlay_is_used(tmp_path: Path) -> No
     path.write_text(json.dumps({**marker(tmp_path / "store"), "marks": other}))
     with pytest.raises(StoreUnavailable, match="made in mode direct"):
         opened(tmp_path, Claim(mode="userns"))
-    assert opened(tmp_path, Claim(mode="chroot"), "plain").driver.name == "plain"
+    assert opened(tmp_path, Claim(mode="chroot"), "plain").snapshots.driver.name == "plain"
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_the_driver_is_plain_where_an_overlay_cannot_be_written_and_stays_so(tmp
 
     claim = Claim(mode="direct", overlay_refused=refused)
     store = opened(tmp_path, claim)
-    assert (store.driver.name, store.no_overlay) == ("plain", f"{tmp_path / 'store'} is no good")
-    assert (opened(tmp_path, claim).driver.name, opened(tmp_path).driver.name) == ("plain", "plain")
+    assert (store.snapshots.driver.name, store.no_overlay) == ("plain", f"{tmp_path / 'store'} is no good")
+    assert (opened(tmp_path, claim).snapshots.driver.name, opened(tmp_path).snapshots.driver.name) == ("plain", "plain")
     assert tried == [[]]
     assert os.listdir(tmp_path / "store/ingest") == []
-    assert opened(tmp_path, claim, "overlay").driver.name == "overlay"
+    assert opened(tmp_path, claim, "overlay").snapshots.driver.name == "overlay"
 
 
 def test_a_full_disk_says_nothing_of_the_driver(tmp_path: Path) -> None:

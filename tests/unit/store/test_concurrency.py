@@ -86,7 +86,7 @@ def test_image_is_unpacked_once_for_all(store: Store) -> None:
 
     def unpack(mine: Store, number: int) -> None:
         one = container(mine, mine.image(image.id.encoded))
-        assert len(mine.snapshots.lineage(one.base)) == 4
+        assert len(mine.snapshots.new.lineage(one.base)) == 4
 
     in_processes(store, unpack)
     assert len({one.base for one in store.containers.iter()}) == 1
@@ -99,11 +99,11 @@ def test_images_that_share_layers_are_unpacked_side_by_side(store: Store) -> Non
 
     def unpack(mine: Store, number: int) -> None:
         image = images.put(mine, made[number], f"localhost/i{number}:latest")
-        assert len(mine.snapshots.lineage(mine.unpack(image))) == 4
+        assert len(mine.snapshots.new.lineage(mine.snapshots.unpack(image))) == 4
 
     in_processes(store, unpack)
     for number in range(PROCESSES):
-        assert len(store.snapshots.lineage(store.unpack(store.image(f"i{number}")))) == 4
+        assert len(store.snapshots.new.lineage(store.snapshots.unpack(store.image(f"i{number}")))) == 4
     another(store).sweep()
     assert store.fsck() == ()
 
@@ -135,7 +135,7 @@ def test_one_download_serves_all(store: Store) -> None:
 
 def test_all_together_and_a_prune_leave_what_was(store: Store) -> None:
     image = images.put(store, images.simple(), "localhost/base:latest")
-    store.unpack(image)
+    store.snapshots.unpack(image)
     store.close()
     before = files(store)
 

@@ -51,15 +51,15 @@ def whole_day(store: Store, seed: float) -> None:
     number = chance.randrange(len(OTHERS))
     image = images.put(store, OTHERS[number], f"localhost/other{number}:latest", f"localhost/{chance.random()}:latest")
     made = container(store, image)
-    Path(store.snapshots.upper(made.snapshot), "file").write_text("x")
+    Path(store.snapshots.new.upper(made.snapshot), "file").write_text("x")
     with store.containers.locked(made) as current:
-        frozen = store.freeze(current.snapshot)
-        fresh = store.prepare(frozen)
+        frozen = store.snapshots.freeze(current.snapshot)
+        fresh = store.snapshots.prepare(frozen)
         import dataclasses
 
         made = store.update(dataclasses.replace(current, snapshot=fresh, comment="frozen"))
     store.steps.put(Digest.of(frozen.encode()), StepResult(Tree(frozen), "", 0.0))
-    store.bind_chain(Digest.of(frozen.encode()), frozen)
+    store.snapshots.bind_chain(Digest.of(frozen.encode()), frozen)
     made = store.rename(made, f"name-{chance.randrange(1 << 40)}")
     if chance.random() < 0.5:
         store.remove_container(made)
@@ -79,7 +79,7 @@ def read_everything(store: Store) -> None:
     for name, target in store.images.names().items():
         assert str(store.image(name).digest) == target
     for one in store.containers.iter():
-        store.rootfs(one.snapshot)
+        store.snapshots.rootfs(one.snapshot)
         assert store.container(one.id) == one
     for key, _ in store.steps.iter():
         store.steps.find(key)
@@ -101,7 +101,7 @@ def empty_again(store: Store) -> set[str]:
 
 def test_killed_writers_leave_a_store_that_works_and_is_cleaned(store: Store) -> None:
     base = images.put(store, BASE, "localhost/base:latest")
-    store.unpack(base)
+    store.snapshots.unpack(base)
     store.close()
     before = empty_again(store)
     for number in range(30):
@@ -117,19 +117,19 @@ def test_killed_writers_leave_a_store_that_works_and_is_cleaned(store: Store) ->
 
 def test_killed_sweeps_take_nothing_that_is_needed(store: Store) -> None:
     base = images.put(store, BASE, "localhost/base:latest")
-    store.unpack(base)
+    store.snapshots.unpack(base)
     store.close()
     before = empty_again(store)
     for number in range(15):
         with another(store) as maker:
             for other in OTHERS:
-                maker.unpack(images.put(maker, other))
+                maker.snapshots.unpack(images.put(maker, other))
         with forked(store, lambda mine: prune(mine)):
             time.sleep(random.Random(number).uniform(0.002, 0.02))
         with another(store) as reader:
             read_everything(reader)
             for image in reader.images.iter():
-                reader.rootfs(container(reader, image).snapshot)
+                reader.snapshots.rootfs(container(reader, image).snapshot)
         assert empty_again(store) == before
 
 
@@ -143,10 +143,10 @@ def test_writers_next_to_sweeps_lose_nothing(store: Store) -> None:
             with another(store) as writer:
                 image = images.put(writer, OTHERS[count % 3], f"localhost/x{count % 3}:latest")
                 one = container(writer, image)
-                assert len(writer.snapshots.lineage(one.base)) == 3
-                frozen = writer.freeze(writer.prepare(one.base))
-                assert len(writer.snapshots.lineage(writer.prepare(frozen))) == 5
-                assert writer.unpack(base) is not None
+                assert len(writer.snapshots.new.lineage(one.base)) == 3
+                frozen = writer.snapshots.freeze(writer.snapshots.prepare(one.base))
+                assert len(writer.snapshots.new.lineage(writer.snapshots.prepare(frozen))) == 5
+                assert writer.snapshots.unpack(base) is not None
                 writer.remove_container(one)
                 writer.remove_image(f"localhost/x{count % 3}:latest")
                 count += 1

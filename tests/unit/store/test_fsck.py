@@ -121,4 +121,4 @@ def test_a_sweep_keeps_what_a_damaged_record_may_stand_on(victims: Victims, kind
         prune(store)
         prune(store, all_images=True)
     assert wanted <= set(os.listdir(victims.store.layout.path("blobs/sha256"))) or kind == "container"
-    assert os.path.exists(victims.store.snapshots.path(victims.container.snapshot))
+    assert os.path.exists(victims.store.snapshots.new.path(victims.container.snapshot))

@@ -60,8 +60,8 @@ def test_what_nothing_refers_to_is_removed(store: Store) -> None:
     before = files(store)
     made = images.simple()
     image = images.put(store, made)
-    store.unpack(image)
-    store.prepare(None)
+    store.snapshots.unpack(image)
+    store.snapshots.prepare(None)
     forget(store, image)
     sweep(store)
     assert files(store) == before
@@ -70,9 +70,9 @@ def test_what_nothing_refers_to_is_removed(store: Store) -> None:
 def test_everything_that_is_referred_to_stays(store: Store) -> None:
     image = images.put(store, images.simple(1), "localhost/a:latest")
     images.put(store, images.index(images.simple(2), images.simple(3)), "localhost/b:latest")
-    store.unpack(image)
+    store.snapshots.unpack(image)
     container(store, image, name="mine")
-    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.freeze(store.prepare(None))), "", 0.0))
+    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.snapshots.freeze(store.snapshots.prepare(None))), "", 0.0))
     age(store)
     before = files(store)
     sweep(store)
@@ -81,12 +81,12 @@ def test_everything_that_is_referred_to_stays(store: Store) -> None:
 
 
 def test_frozen_layers_of_a_container_stay_with_their_blobs(store: Store) -> None:
-    frozen = store.freeze(store.prepare(None))
+    frozen = store.snapshots.freeze(store.snapshots.prepare(None))
     blob = store.put_bytes(b"layer", "m")
     layers = (FrozenLayer(snapshot=frozen, history=History(), diff_id=blob.digest, blob=blob),)
     container(store, layers=layers)
     sweep(store)
-    assert store.snapshots.exists(frozen)
+    assert store.snapshots.new.exists(frozen)
     assert store.blobs.has(blob.digest)
 
 
@@ -102,35 +102,35 @@ def test_image_that_only_a_container_needs_keeps_its_content(store: Store) -> No
 def test_what_a_living_process_made_or_reused_stays(store: Store) -> None:
     old = store.put_bytes(b"old", "m").digest
     unused = store.put_bytes(b"unused", "m").digest
-    snapshot = store.prepare(None)
+    snapshot = store.snapshots.prepare(None)
     store.close()
     age(store)
     with living_process(store):
         user = another(store)
         assert user.blobs.has(old)
-        assert user.snapshots.exists(snapshot)
+        assert user.snapshots.new.exists(snapshot)
         new = user.put_bytes(b"new", "m").digest
         user.close()
         another(store).sweep()
         assert os.path.exists(store.blobs.path(old))
         assert os.path.exists(store.blobs.path(new))
-        assert os.path.exists(store.snapshots.path(snapshot))
+        assert os.path.exists(store.snapshots.new.path(snapshot))
         assert not os.path.exists(store.blobs.path(unused))
     another(store).sweep()
     assert not os.path.exists(store.blobs.path(old))
 
 
 def test_snapshot_that_a_living_process_uses_keeps_all_below(store: Store) -> None:
-    lineage = [store.freeze(store.prepare(None))]
+    lineage = [store.snapshots.freeze(store.snapshots.prepare(None))]
     for _ in range(5):
-        lineage.append(store.freeze(store.prepare(lineage[-1])))
+        lineage.append(store.snapshots.freeze(store.snapshots.prepare(lineage[-1])))
     store.close()
     age(store)
     with living_process(store):
-        assert another(store).snapshots.exists(lineage[4])
+        assert another(store).snapshots.new.exists(lineage[4])
         another(store).sweep()
-        assert store.snapshots.lineage(lineage[4]) == tuple(reversed(lineage[:5]))
-        assert not os.path.exists(store.snapshots.path(lineage[5]))
+        assert store.snapshots.new.lineage(lineage[4]) == tuple(reversed(lineage[:5]))
+        assert not os.path.exists(store.snapshots.new.path(lineage[5]))
 
 
 def test_object_touched_between_look_and_removal_is_put_back(store: Store) -> None:
@@ -240,9 +240,9 @@ def test_index_json_is_brought_up_to_date(store: Store) -> None:
 
 
 def test_chain_of_a_removed_snapshot_goes(store: Store) -> None:
-    top = store.unpack(images.put(store, images.simple(layers=1)))
+    top = store.snapshots.unpack(images.put(store, images.simple(layers=1)))
     assert top is not None
-    store.remove_snapshot(top)
+    store.snapshots.remove(top)
     sweep(store)
     assert os.listdir(store.layout.path("chains")) == []
 
@@ -269,7 +269,7 @@ def test_fsck_finds_what_is_wrong_and_changes_nothing(store: Store) -> None:
     assert store.fsck() == ()
     os.unlink(store.blobs.path(made.layer_digests[0]))
     assert one.base is not None
-    store.remove_snapshot(store.snapshots.lineage(one.base)[1])
+    store.snapshots.remove(store.snapshots.new.lineage(one.base)[1])
     before = {path: os.lstat(store.layout.path(path)).st_mtime_ns for path in files(store)}
     found = store.fsck()
     assert any(str(made.layer_digests[0]) in line for line in found)
@@ -293,7 +293,7 @@ def test_prune_brings_the_store_back_to_its_beginning(store: Store) -> None:
     before = files(store)
     image = images.put(store, images.simple(1), "localhost/a:latest")
     container(store, image)
-    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.freeze(store.prepare(None))), "", 0.0))
+    store.steps.put(Digest.of(b"k"), StepResult(Tree(store.snapshots.freeze(store.snapshots.prepare(None))), "", 0.0))
     store.steps.put_image(Digest.of(b"k"), image.digest)
     with store.cache_mount("id") as path:
         Path(path, "kept").write_text("x")
@@ -317,7 +317,7 @@ def test_prune_takes_trees_of_any_depth(store: Store) -> None:
     with store.cache_mount("id") as cache:
         deep(cache)
     made = container(store)
-    deep(store.snapshots.upper(made.snapshot))
+    deep(store.snapshots.new.upper(made.snapshot))
     os.mkdir(store.layout.path("ingest", DEAD))
     deep(store.layout.path("ingest", DEAD))
     os.utime(store.layout.path("ingest", DEAD), (0, 0))

@@ -222,12 +222,12 @@ def test_removing_one_of_two_images_keeps_the_layers_they_share(store: Store) ->
     second = images.image(shared, images.layer({"b": b"b"}))
     images.put(store, first, "localhost/first:latest")
     kept = images.put(store, second, "localhost/second:latest")
-    store.unpack(kept)
+    store.snapshots.unpack(kept)
     store.close()
     another(store).remove_image("first")
     assert store.fsck() == ()
     assert all(store.blobs.has(digest) for digest in second.blobs)
-    assert store.unpack(kept) is not None
+    assert store.snapshots.unpack(kept) is not None
 
 
 def test_images_are_listed_newest_first(store: Store) -> None:

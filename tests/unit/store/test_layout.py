@@ -53,7 +53,7 @@ def written(where: Path) -> Store:
     """A store with an image that is unpacked, a container, a list of files, a cache mount and volatile directories."""
     with Store.open(where / "store", where / "run") as store:
         image = images.put(store, images.simple(), "localhost/small:latest")
-        store.prepare_for(image, as_list=True)
+        store.snapshots.prepare_for(image, as_list=True)
         container(store, image)
         with store.cache_mount("x", "locked"):
             store.layout.volatile("scratch")

@@ -43,7 +43,7 @@ Files = tuple[dict[str, File], list[list[str]]]
 def of_tree(store: Store, snapshot: str | None) -> Files:
     found: dict[str, File] = {}
     names: dict[int, list[str]] = {}
-    with mounted(store.snapshots.view(snapshot)) as root:
+    with mounted(store.snapshots.new.view(snapshot)) as root:
         top = f"/proc/self/fd/{root}/."
         for directory, directories, files in os.walk(top):
             for name in (*directories, *files):
@@ -108,8 +108,8 @@ def both(store: Store, *layers: bytes) -> tuple[Files | str, Files | str]:
     made = put(store, image(*layers))
     found: list[Files | str] = []
     asks: tuple[Callable[[], Files], ...] = (
-        lambda: of_tree(store, store.unpack(made)),
-        lambda: of_list(store.lists.tree(str(store.unpack(made, as_list=True)))),
+        lambda: of_tree(store, store.snapshots.unpack(made)),
+        lambda: of_list(store.snapshots.lists.tree(str(store.snapshots.unpack(made, as_list=True)))),
     )
     for ask in asks:
         try:
@@ -210,21 +210,21 @@ def test_a_tree_in_memory_is_the_one_that_would_be_read(store: Store, seed: int)
     """Archives by chance are unpacked one upon the other, some frozen as layers and some not."""
     chance = random.Random(seed)
     made = put(store, image(archive(*BASE), archive(entry("a/.wh.d"), entry("c/c", size=2))))
-    key = store.lists.prepare(store.unpack(made, as_list=True))
+    key = store.snapshots.lists.prepare(store.snapshots.unpack(made, as_list=True))
     for time in range(1, 25):
-        tree = store.lists.tree(key)
+        tree = store.snapshots.lists.tree(key)
         fresh = ListSnapshots(store.layout, store.blobs, userxattr=False).tree(key)
         assert state(tree) == state(fresh)
         try:
-            with Spool(store.lists.upper(key)) as spool:
+            with Spool(store.snapshots.lists.upper(key)) as spool:
                 extract(io.BytesIO(added(chance)), ListTarget(tree, spool, time))
         except (CorruptContent, TreeNeeded):
             continue  # and nobody gives the tree back
-        store.lists.save(key, tree)
+        store.snapshots.lists.save(key, tree)
         if chance.random() < 0.7:
-            cut = store.lists.cut(key, None)
+            cut = store.snapshots.lists.cut(key, None)
             if cut.layer is not None:
-                store.lists.freeze(cut.layer)
+                store.snapshots.lists.freeze(cut.layer)
             key = cut.fresh
 
 

@@ -23,7 +23,7 @@ DIFF_ID = Digest.of(b"diff")
 
 
 def tree(store: Store) -> Tree:
-    return Tree(store.freeze(store.prepare(None)))
+    return Tree(store.snapshots.freeze(store.snapshots.prepare(None)))
 
 
 def result(content: Content) -> StepResult:
@@ -52,7 +52,7 @@ def test_later_result_replaces_the_earlier(store: Store) -> None:
 def test_step_whose_snapshot_is_gone_is_done_again(store: Store) -> None:
     gone = tree(store)
     store.steps.put(KEY, result(gone))
-    store.remove_snapshot(gone.snapshot)
+    store.snapshots.remove(gone.snapshot)
     assert store.steps.find(KEY) is None
 
 
@@ -64,7 +64,7 @@ def test_what_is_left_of_a_step_whose_snapshot_is_gone_is_its_blob(store: Store)
     layer = replace(LAYER, digest=digest)
     gone = tree(store)
     store.steps.put(KEY, result(replace(gone, diff_id=DIFF_ID, blob=layer)))
-    store.remove_snapshot(gone.snapshot)
+    store.snapshots.remove(gone.snapshot)
     assert store.steps.find(KEY) == result(Blob(DIFF_ID, layer))
     store.steps.put(KEY, result(Empty(gone.snapshot)))
     assert store.steps.find(KEY) == result(Empty())
@@ -101,9 +101,9 @@ def test_forgotten_steps_are_done_again(store: Store) -> None:
 
 
 def test_remembered_step_keeps_its_snapshot_and_all_below(store: Store) -> None:
-    below = store.freeze(store.prepare(None))
-    above = store.freeze(store.prepare(below))
+    below = store.snapshots.freeze(store.snapshots.prepare(None))
+    above = store.snapshots.freeze(store.snapshots.prepare(below))
     store.steps.put(KEY, result(Tree(above)))
     store.close()
     another(store).sweep()
-    assert store.snapshots.lineage(above) == (above, below)
+    assert store.snapshots.new.lineage(above) == (above, below)

@@ -34,7 +34,7 @@ def write_blob(store: Store) -> None:
 CHANGES: dict[str, Callable[[Store], object]] = {
     "put bytes": lambda store: store.put_bytes(BIG, "m"),
     "write a blob": write_blob,
-    "unpack": lambda store: store.unpack(store.image("big")),
+    "unpack": lambda store: store.snapshots.unpack(store.image("big")),
     "create a container": lambda store: container(store, store.image("small")),
     "put an image": lambda store: images.put(store, images.simple(9), "localhost/zzz:latest"),
     "tag": lambda store: store.images.tag(store.image("small"), "localhost/zzz:latest"),
@@ -86,7 +86,7 @@ def test_full_disk_is_said_and_leaves_nothing_half_done(tiny: Store, change: str
     assert {path for path in files(tiny) - before if path.startswith(("ingest/", "containers/", "names/"))} == set()
     assert {image.names[0] for image in tiny.images.iter()} == {"localhost/big:latest", "localhost/small:latest"}
     for snapshot in os.listdir(tiny.layout.path("snapshots")):
-        assert tiny.snapshots.exists(snapshot)
+        assert tiny.snapshots.new.exists(snapshot)
     assert tiny.fsck() == ()
 
 

@@ -112,7 +112,7 @@ def test_a_removed_container_leaves_its_tree_to_the_image(bench: Bench, containe
     add(bench, container, "/one")
     image = commit(bench, container, remove=True)
     assert bench.store.containers.find(container.id) is None
-    assert bench.store.snapshots.find_chain(chain_ids(image.config.diff_ids)[-1]) == container.snapshot
+    assert bench.store.snapshots.new.find_chain(chain_ids(image.config.diff_ids)[-1]) == container.snapshot
     again = bench.builder.from_image("out")
     assert again.base == container.snapshot
     assert bench.shell(again, "cat /one") == "data"
@@ -124,7 +124,7 @@ def test_a_prune_of_the_wrong_moment_takes_no_tree_from_a_removed_container(
     bench: Bench, container: WorkingContainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(bench, container, "/one")
-    os.utime(bench.store.snapshots.path(container.snapshot), (1, 1))  # made by a command that ended long ago
+    os.utime(bench.store.snapshots.new.path(container.snapshot), (1, 1))  # made by a command that ended long ago
     delete = Containers.delete
 
     def swept(containers: Containers, gone: WorkingContainer) -> None:
@@ -139,8 +139,8 @@ def test_a_prune_of_the_wrong_moment_takes_no_tree_from_a_removed_container(
 def test_a_tree_with_other_times_than_its_layer_is_not_kept(bench: Bench, container: WorkingContainer) -> None:
     add(bench, container, "/one")
     image = commit(bench, container, remove=True, source_date_epoch=1000)
-    assert bench.store.snapshots.find_chain(chain_ids(image.config.diff_ids)[-1]) is None
-    assert not os.path.exists(bench.store.snapshots.path(container.snapshot))
+    assert bench.store.snapshots.new.find_chain(chain_ids(image.config.diff_ids)[-1]) is None
+    assert not os.path.exists(bench.store.snapshots.new.path(container.snapshot))
     assert bench.shell(bench.builder.from_image("out"), "stat -c %Y /one") == "1000\n"
 
 
@@ -449,7 +449,7 @@ def test_a_frozen_tree_is_never_written_to_again(bench: Bench, container: Workin
     current = bench.builder.freeze(container)
     assert current.snapshot != container.snapshot
     bench.shell(current, "echo more >> /one")
-    assert Path(bench.store.snapshots.upper(container.snapshot), "one").read_bytes() == b"data"
+    assert Path(bench.store.snapshots.new.upper(container.snapshot), "one").read_bytes() == b"data"
     bench.builder.remove(current)
     bench.store.close()
     bench.store.sweep()

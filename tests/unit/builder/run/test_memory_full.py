@@ -23,7 +23,7 @@ def small(bench: Bench, box: Image) -> Iterator[Bench]:
     place = Path(bench.store.layout.path("memory"))
     place.mkdir()
     sys_.mount("tmpfs", str(place), "tmpfs", 0, f"size={SIZE},mode=0700")
-    bench.store.keep_in_memory(str(place), SIZE)
+    bench.store.snapshots.keep_in_memory(str(place), SIZE)
     yield bench
     sys_.umount2(str(place), sys_.MNT_DETACH)
 
@@ -48,7 +48,7 @@ def test_what_is_kept_is_a_tree_of_this_process_only(small: Bench) -> None:
     container = small.builder.from_image("box")
     small.shell(container, "echo x > /made")
     container = small.store.container(container.id)
-    assert small.store.kind_of(container.snapshot).driver.name == "memory"
+    assert small.store.snapshots.kind_of(container.snapshot).driver.name == "memory"
     assert small.upper(container) == ["made"]
     small.builder.remove(container)
     assert list(Path(small.store.layout.path("memory")).iterdir()) == []

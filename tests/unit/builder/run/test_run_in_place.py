@@ -67,8 +67,8 @@ def layer(bench: Bench, container: WorkingContainer) -> list[str]:
     """The paths of the layer that a commit makes."""
     data = io.BytesIO()
     now = bench.store.container(container.id)
-    bench.store.take_out(now.snapshot)
-    bench.store.snapshots.write_changes(now.snapshot, data, clamp=AS_IS, below=now.top)
+    bench.store.snapshots.take_out(now.snapshot)
+    bench.store.snapshots.new.write_changes(now.snapshot, data, clamp=AS_IS, below=now.top)
     data.seek(0)
     with tarfile.open(fileobj=data) as archive:
         return archive.getnames()
