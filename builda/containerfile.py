@@ -267,7 +267,7 @@ def read(builder: Builder, request: BuildRequest) -> SourceText:
     """The text of the request's files, preprocessed where they ask for it; places in a copy are relative to it."""
     source = SourceText((), ())
     if request.cpp_flags:
-        from builda.frontend.preprocess import parse_flags
+        from builda.frontend.cppflags import parse_flags
 
         parse_flags("", request.cpp_flags)  # a wrong one is wrong where no file is preprocessed, too
     prefix = f"{request.context}/" if request.fetched else ""
@@ -300,7 +300,8 @@ def preprocessed(
     data: bytes, name: str, context: Path | str | None, flags: tuple[str, ...], environ: Mapping[str, str], emit: Emit
 ) -> SourceText:
     """The plain text of a `.in` file, each line with its place; ContainerfileError where it cannot be had."""
-    from builda.frontend.preprocess import parse_flags, preprocess
+    from builda.frontend.cppflags import parse_flags
+    from builda.frontend.preprocess import preprocess
 
     chosen = parse_flags(environ.get("BUILDAH_CPPFLAGS", ""), flags)
     try:

@@ -25,9 +25,10 @@ from builda.frontend.check_settings import settings_of
 from builda.frontend.checks import Facts, check
 from builda.frontend.compile import to_plan
 from builda.frontend.compileoptions import CompileOptions
+from builda.frontend.cppflags import parse_flags
 from builda.frontend.heredoc import iter_logical
 from builda.frontend.parse import parse
-from builda.frontend.preprocess import parse_flags, preprocess
+from builda.frontend.preprocess import preprocess
 from builda.frontend.sourcetext import SourceText, decode
 from builda.fs.chmod import parse_mode
 from builda.fs.compress import decompressing, sniff

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from builda.errors import ContainerfileError, InvalidValue
-from builda.frontend.preprocess import Flags, Preprocessed, parse_flags, preprocess
+from builda.frontend.cppflags import Flags, parse_flags
+from builda.frontend.preprocess import Preprocessed, preprocess
 from tests.support import needs
 
 
