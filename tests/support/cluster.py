@@ -212,6 +212,15 @@ class Cluster:
                 if kind == "jobs":
                     for job in list(objects.values()):
                         self.control_job(namespace, job)
+                    self.collect(namespace)
+
+    def collect(self, namespace: str) -> None:
+        """Delete the pods of Jobs that are gone: one may be made while its Job is being deleted."""
+        there = {job["metadata"]["uid"] for job in list(self.of("jobs", namespace).values())}
+        for name, pod in list(self.of("pods", namespace).items()):
+            owners = {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ()) if owner["kind"] == "Job"}
+            if owners and not owners & there and "deletionTimestamp" not in pod["metadata"]:
+                self.delete("pods", namespace, name)
 
     def control_job(self, namespace: str, job: Object) -> None:
         spec, state, name = job["spec"], job["status"], job["metadata"]["name"]
