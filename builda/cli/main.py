@@ -125,7 +125,7 @@ def each(items: Iterable[T], action: Callable[[T], None]) -> None:
 def _ended(args: Sequence[str], trace: VerbTrace | None) -> int:
     import _signal  # type: ignore[import-not-found]  # as `signal` without enum, which takes two milliseconds
 
-    from builda.cli.core.invoke import invoke
+    from builda.cli.core.invoke import end_cleanly, invoke
 
     for number in (_signal.SIGTERM, _signal.SIGHUP):
         _signal.signal(number, end_cleanly)
@@ -191,11 +191,6 @@ def _open_standard_streams(trace: VerbTrace | None) -> None:
     sys.stdout = io.TextIOWrapper(out, encoding, errors="surrogateescape", line_buffering=by_line)
     raw = io.BufferedWriter(_Messages(2, trace))
     sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors="backslashreplace", line_buffering=True)
-
-
-def end_cleanly(number: int, _frame: object) -> None:
-    """End by a signal, as a handler of it."""
-    raise SystemExit(128 + number)  # contexts are left on the way out: leases, locks, mounts
 
 
 def _threads_run() -> bool:

@@ -13,9 +13,9 @@ from builda import containersconf, lockfile
 from builda.bake.dotenv import variables
 from builda.builder.debug.keptstep import KeptStep, from_text, to_json
 from builda.builder.image.search import results_in
+from builda.cli.building import outputs, secrets
 from builda.cli.format.gofuncs import FUNCTIONS, LAZY, Nil, NilList, NilMap, Struct, Time
 from builda.cli.format.gotemplate import Template
-from builda.cli.verbs import outputs, secrets
 from builda.contents.ecosystems import ECOSYSTEMS, PROGRAMS
 from builda.contents.facts import File
 from builda.errors import CorruptContent

@@ -12,8 +12,8 @@ import pytest
 
 from builda.bake.documents import Place
 from builda.bake.fields import Target
-from builda.cli.verbs import outputs
-from builda.cli.verbs.bakewords import planned
+from builda.cli.building import outputs
+from builda.cli.building.bakewords import planned
 from tests.conftest import Builda, clean_environ
 
 pytestmark = [pytest.mark.root]

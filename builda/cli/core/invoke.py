@@ -71,3 +71,8 @@ def _values(verb: Verb, called: str, line: Line) -> dict[str, Any]:
         from builda.cli.core import commands
 
         return commands.values(verb, called, line)
+
+
+def end_cleanly(number: int, _frame: object) -> None:
+    """End by a signal, as a handler of it."""
+    raise SystemExit(128 + number)  # contexts are left on the way out: leases, locks, mounts

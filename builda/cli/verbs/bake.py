@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from builda.cli.building import clusteroptions
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, many, number, refused, switch, text
 from builda.cli.core.output import check_files, print_table, write_file
 from builda.cli.core.verb import verb
-from builda.cli.verbs import clusteroptions
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from builda.bake.declared import Declared
     from builda.bake.resolving import Chosen
+    from builda.cli.building.bakerun import Result
+    from builda.cli.building.bakewords import Planned
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.bakerun import Result
-    from builda.cli.verbs.bakewords import Planned
 
 _COMMON = ("authfile", "creds", "cert_dir", "tls_verify", "retry", "retry_delay")
 """Options that go to every build as they are."""
@@ -160,8 +160,8 @@ def _print(chosen: Chosen) -> None:
 
 
 def _build(session: Session, chosen: Chosen, values: dict[str, Any], progress: str) -> None:
+    from builda.cli.building import bakewords
     from builda.cli.progress.buildview import wants_live
-    from builda.cli.verbs import bakewords
 
     values.pop("load")
     push = values.pop("push")
@@ -176,7 +176,7 @@ def _build(session: Session, chosen: Chosen, values: dict[str, Any], progress: s
 
 def common_words(values: Mapping[str, Any]) -> list[str]:
     """The options of `build` with these values as words."""
-    from builda.cli.verbs.clusterrequest import words_of
+    from builda.cli.building.clusterrequest import words_of
 
     rows = [row for row in (*shared_options.REGISTRY, *shared_options.RETRY) if row.name in values]
     return [word for row in rows for word in words_of(row, values[row.name])]  # type: ignore[arg-type]  # all options
@@ -188,7 +188,7 @@ def run_builds(
     """Build all where --on says, and give what they made. Nothing is built if one of them cannot be asked for."""
     import time
 
-    from builda.cli.verbs import bakewords
+    from builda.cli.building import bakewords
 
     for build in builds:
         bakewords.check_words(build)
@@ -197,11 +197,11 @@ def run_builds(
         raise InvalidValue(f"--jobs is 0 or more: {jobs}")
     on = clusteroptions.cluster_of(session.environ, values)
     if on is not None:
-        from builda.cli.verbs.bakecluster import build_in_cluster
+        from builda.cli.jobs.bakecluster import build_in_cluster
 
         return build_in_cluster(session, builds, common, values, on, live=live)
     clusteroptions.check_unused(values)
-    from builda.cli.verbs.bakerun import build_all
+    from builda.cli.building.bakerun import build_all
 
     count = len(os.sched_getaffinity(0)) if jobs is None else jobs or len(builds)
     found = build_all(session, builds, max(1, count), common, time.time(), live=live)

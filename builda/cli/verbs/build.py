@@ -5,13 +5,8 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack, contextmanager
 
-from builda.cli.core import shared_options
-from builda.cli.core.options import argument, duration, listed, many, number, refused, switch, text
-from builda.cli.core.output import check_files, write_file
-from builda.cli.core.verb import verb
-from builda.cli.progress.buildview import build_view, ended, failed, wants_live
-from builda.cli.verbs import clusteroptions, lockfiles, multiplatform, outputs, scanning
-from builda.cli.verbs.buildinput import (
+from builda.cli.building import clusteroptions, lockfiles, multiplatform, outputs, scanning
+from builda.cli.building.buildinput import (
     RUSAGE,
     build_args,
     check_interactive,
@@ -21,8 +16,13 @@ from builda.cli.verbs.buildinput import (
     request_of,
     with_epoch,
 )
-from builda.cli.verbs.contexts import BuildContext, ContextAt, is_fetched, open_context, open_named
-from builda.cli.verbs.logfile import logging_to, platform_logs
+from builda.cli.building.contexts import BuildContext, ContextAt, is_fetched, open_context, open_named
+from builda.cli.building.logfile import logging_to, platform_logs
+from builda.cli.core import shared_options
+from builda.cli.core.options import argument, duration, listed, many, number, refused, switch, text
+from builda.cli.core.output import check_files, write_file
+from builda.cli.core.verb import verb
+from builda.cli.progress.buildview import build_view, ended, failed, wants_live
 from builda.errors import BuildaError, InvalidValue
 from builda.values import replace
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking
+    from builda.cli.building.buildlog import Attesting
     from builda.cli.core.verbsession import Session
     from builda.cli.progress.buildview import BuildView
     from builda.cli.progress.observer import Observer
-    from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
 
 
@@ -287,7 +287,7 @@ def _builds_elsewhere(
     if on is None or session.relay is not None or values["check"] or values["print_plan"] or values["print_script"]:
         clusteroptions.drop(values, is_used=on is not None)
         return False
-    from builda.cli.verbs.clusterbuild import build_on
+    from builda.cli.jobs.clusterbuild import build_on
 
     assert not isinstance(context, BuildContext | ContextAt), "a relayed build is done where it is"
     arguments = build_args(values["build_arg_file"], values["build_arg"], session.environ)
@@ -323,12 +323,12 @@ def _opened(
 
 def _attesting(session: Session, values: dict[str, Any]) -> Attesting | None:
     """The attestations that the options ask for; None without any."""
-    from builda.cli.verbs.attesting import attest_of
+    from builda.cli.building.attesting import attest_of
 
     attest = attest_of(values)
     if attest is None:
         return None
-    from builda.cli.verbs.buildlog import Attesting
+    from builda.cli.building.buildlog import Attesting
 
     return Attesting(session, attest)
 
@@ -338,19 +338,19 @@ def _build(session: Session, request: BuildRequest, inputs: Inputs, values: dict
 
     wanted = values.pop("platforms")
     if values.pop("check"):
-        from builda.cli.verbs.buildprints import print_findings
+        from builda.cli.building.buildprints import print_findings
 
         print_findings(containerfile.check(session.builder, request, inputs.ignore_file))
         return
     plan_format, wants_script = values.pop("print_plan"), values.pop("print_script")
     if plan_format is not None:
-        from builda.cli.verbs.buildprints import print_plan
+        from builda.cli.building.buildprints import print_plan
 
         multiplatform.check_one(wanted, "--print-plan")
         print_plan(containerfile.compile_plan(session.builder, request).plan, plan_format)
         return
     if wants_script:
-        from builda.cli.verbs.buildprints import print_script
+        from builda.cli.building.buildprints import print_script
 
         multiplatform.check_one(wanted, "--print-script")
         print_script(session, replace(request, platform=wanted[0]), inputs, values)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from builda.cli.building import buildcache, outputs
 from builda.cli.core.output import print_line, print_words, write_file
 from builda.cli.progress.buildview import stage_prefix
-from builda.cli.verbs import buildcache, outputs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

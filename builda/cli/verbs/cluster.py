@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from builda.cli.building import clusteroptions
 from builda.cli.core.options import argument, switch
 from builda.cli.core.output import print_line, print_table
 from builda.cli.core.verb import verb
-from builda.cli.verbs import clusteroptions
 from builda.errors import InvalidValue
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def listing(session: Session, *, on: str | None, quiet: bool) -> None:
 )
 def logs(session: Session, *, job: str, on: str | None) -> None:
     """Show the build of JOB from its beginning on, and follow it: as builda build --attach JOB, but with status 0."""
-    from builda.cli.verbs.clusterview import show_again
+    from builda.cli.jobs.clusterview import show_again
 
     show_again(session, _connected(session, on), job)
 
@@ -147,7 +147,7 @@ def check(session: Session, *, on: str | None, **values: Any) -> None:
     if not any(said):
         print_line(f"answered in {time.monotonic() - began:.2f}s; --builder-image tries a build, too")
         return
-    from builda.cli.verbs.clusterjob import try_build
+    from builda.cli.jobs.clusterjob import try_build
 
     steps = time.monotonic()
     try_build(session, cluster, clusteroptions.job_options(values, session.environ))

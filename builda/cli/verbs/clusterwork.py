@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from builda.cli.building.contexts import BuildContext, ContextAt
     from builda.cli.core.verbsession import Session
     from builda.cli.progress.relayedview import Relay
-    from builda.cli.verbs.contexts import BuildContext, ContextAt
 
 _AGAIN = 75
 """The exit status of a pod whose build failed because a registry was away: the Job tries again."""
@@ -137,7 +137,8 @@ def _run_script(session: Session, asked: Mapping[str, Any], relay: Relay) -> Non
     """Run a script in a session; this does not return."""
     from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.verb import COMPOSING
-    from builda.cli.verbs import clusterscript, verb_named
+    from builda.cli.jobs import clusterscript
+    from builda.cli.verbs import verb_named
     from builda.cluster.objects import OUT, WORK
 
     verb = verb_named("session")
@@ -203,7 +204,7 @@ def _work(session: Session, asked: Mapping[str, Any], relay: Relay) -> None:
 def _context(asked: Mapping[str, Any]) -> BuildContext | ContextAt:
     from pathlib import Path
 
-    from builda.cli.verbs.contexts import BuildContext, ContextAt
+    from builda.cli.building.contexts import BuildContext, ContextAt
     from builda.cluster.objects import GIVEN, WORK
 
     files = tuple((str(one["name"]), Path(GIVEN, one["key"]).read_bytes()) for one in asked["files"])

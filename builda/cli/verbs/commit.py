@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
+from builda.cli.building import scanning
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, refused, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import scanning, scriptcache
+from builda.cli.verbs import scriptcache
 from builda.errors import InvalidValue
 from builda.values import replace
 
@@ -100,7 +101,7 @@ def _committed(session: Session, target: WorkingContainer, options: CommitOption
 
 def _options(session: Session, target: WorkingContainer, image: str | None, values: dict[str, Any]) -> CommitOptions:
     from builda.builder.imageoptions import CommitOptions
-    from builda.cli.verbs.attesting import attest_of
+    from builda.cli.building.attesting import attest_of
 
     timestamp = _timestamp(values)
     kind, level = shared_options.configured_compression(values, session)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from builda.cli.building import lockfiles
 from builda.cli.core import shared_options
 from builda.cli.core.options import Params, argument, listed, many, number, switch, text
 from builda.cli.core.output import print_line
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import lockfiles
 from builda.cli.verbs.failing import noting
 from builda.errors import InvalidValue
 

@@ -252,8 +252,8 @@ def _look(session: Session, opened: _Opened, command: tuple[str, ...], values: d
 
 def _inputs(session: Session, kept: KeptStep, values: dict[str, Any], stack: ExitStack) -> Inputs:
     from builda.builder.imageoptions import Inputs
+    from builda.cli.building.secrets import agents_of, secrets_of
     from builda.cli.verbs.run import named_directories
-    from builda.cli.verbs.secrets import agents_of, secrets_of
 
     return Inputs(
         context=values.pop("contextdir") or kept.context,

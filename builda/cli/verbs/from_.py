@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from builda.cli.building import lockfiles
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.output import check_files, print_line, write_file
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import lockfiles, scriptcache
+from builda.cli.verbs import scriptcache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

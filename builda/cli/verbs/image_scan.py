@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from builda.cli.building import scanning
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, switch
 from builda.cli.core.output import print_json, print_words
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import scanning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

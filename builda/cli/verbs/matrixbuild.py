@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from builda.cli.building.bakewords import Planned
+from builda.cli.building.clusterrequest import words_of
 from builda.cli.core.options import Option
 from builda.cli.verbs import bake
-from builda.cli.verbs.bakewords import Planned
-from builda.cli.verbs.clusterrequest import words_of
 from builda.errors import InvalidValue, Unsupported
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ def build_matrix(session: Session, context: str | None, rows: Sequence[Row], val
         raise Unsupported("standard input cannot be read by each build of a matrix", hint="write it into a file")
     if values["output"]:
         _check_outputs(values["output"])
-    from builda.cli.verbs.clusteroptions import OF_JOB
+    from builda.cli.building.clusteroptions import OF_JOB
 
     dropped = _DROPPED | {row.name for row in OF_JOB}
     common = [
@@ -57,7 +57,7 @@ def build_matrix(session: Session, context: str | None, rows: Sequence[Row], val
 
 
 def _check_outputs(items: Sequence[str]) -> None:
-    from builda.cli.verbs import outputs
+    from builda.cli.building import outputs
 
     for output, item in zip(outputs.parse(tuple(items)), items, strict=True):
         if not (output.kind == "registry" and output.name is None):

@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+from builda.cli.building import lockfiles
 from builda.cli.core import shared_options
 from builda.cli.core.options import argument, listed, many, switch, text
 from builda.cli.core.verb import verb
 from builda.cli.guide import complete
-from builda.cli.verbs import lockfiles, scriptcache
+from builda.cli.verbs import scriptcache
 from builda.cli.verbs.failing import noting
 from builda.errors import InvalidValue
 from builda.values import NamedTuple
@@ -160,7 +161,7 @@ def _run(
 
 def _inputs(session: Session, values: dict[str, Any], stack: ExitStack, *, layer: bool) -> Inputs:
     from builda.builder.imageoptions import Inputs
-    from builda.cli.verbs.secrets import agents_of, secrets_of
+    from builda.cli.building.secrets import agents_of, secrets_of
 
     return Inputs(
         context=values.pop("contextdir") or None,

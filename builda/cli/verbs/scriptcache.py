@@ -82,7 +82,7 @@ def choice(
 
 def _check(sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
     """InvalidValue or Unsupported for a place that is written wrongly, before anything is done."""
-    from builda.cli.verbs.buildcache import places
+    from builda.cli.building.buildcache import places
 
     places(sources, "--cache-from")
     places(targets, "--cache-to")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from builda.cli.building import clusteroptions
 from builda.cli.core.options import argument, switch, text
 from builda.cli.core.settings import for_session
 from builda.cli.core.verb import verb
-from builda.cli.verbs import clusteroptions, scriptcache
+from builda.cli.verbs import scriptcache
 from builda.errors import BuildaError, CommandFailed, InvalidValue, NotFound, of_system
 from builda.events import Warned
 
@@ -72,7 +73,7 @@ def session(
     """
     on = clusteroptions.cluster_for_session(session.environ, caching)
     if on is not None:
-        from builda.cli.verbs import clustersession
+        from builda.cli.jobs import clustersession
 
         values = {"keep": keep, "keep_failed": keep_failed, "no_transaction": no_transaction, "trace": trace}
         clustersession.session_on(

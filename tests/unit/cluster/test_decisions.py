@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from builda import events
+from builda.cli.building.clusteroptions import OF_JOB, job_options, template_of
+from builda.cli.building.clusterrequest import HERE, REFUSED, RETURNED, SENT
 from builda.cli.core.options import Option
 from builda.cli.verbs.build import build
-from builda.cli.verbs.clusteroptions import OF_JOB, job_options, template_of
-from builda.cli.verbs.clusterrequest import HERE, REFUSED, RETURNED, SENT
 from builda.cluster import chunks, frames, objects, podkinds, state
 from builda.cluster.where import Where, parse_where
 from builda.errors import ContainerfileError, InvalidValue, Unsupported

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from builda.cli.verbs.clusteroptions import job_options
+from builda.cli.building.clusteroptions import job_options
 from builda.errors import InvalidValue
 
 NONE: dict[str, Any] = {

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from builda.cli.verbs import outputs
-from builda.cli.verbs.clusterrequest import quoted
+from builda.cli.building import outputs
+from builda.cli.building.clusterrequest import quoted
 from builda.errors import BuildaError, InvalidValue, Unsupported
 from builda.values import NamedTuple
 
@@ -102,7 +102,7 @@ def _file(context: str, file: str) -> str:
 
 def is_directory(context: str) -> bool:
     """Whether a context is of this machine."""
-    from builda.cli.verbs.contexts import is_fetched
+    from builda.cli.building.contexts import is_fetched
 
     return not is_fetched(context)
 
@@ -217,7 +217,7 @@ def _check(target: Target, path: str, directory: str, tops: Sequence[str], verb:
 
 
 def _read_by(target: Target, environ: Mapping[str, str]) -> Iterator[str]:
-    from builda.cli.verbs.secrets import agent_paths, secret_of
+    from builda.cli.building.secrets import agent_paths, secret_of
     from builda.transfer.locate import parse_location
 
     context = target.text("context") or "."
@@ -275,8 +275,8 @@ def check_words(build: Planned) -> None:
 
 def _check_values(values: Mapping[str, object], where: str) -> None:
     """What `build` itself would find wrong only when it begins."""
+    from builda.cli.building import buildcache, buildinput
     from builda.cli.core import shared_options
-    from builda.cli.verbs import buildcache, buildinput
 
     try:
         to_stdout = outputs.to_stdout(tuple(values["output"]))  # type: ignore[arg-type]  # of a row that gives texts

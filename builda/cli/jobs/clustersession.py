@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from builda.cli.verbs import clustergiven, clusternames, clusteroptions, clusterrequest
-from builda.cli.verbs.clusteroptions import ClusterValues
+from builda.cli.building import clusteroptions, clusterrequest
+from builda.cli.building.clusteroptions import ClusterValues
+from builda.cli.jobs import clustergiven, clusternames
 from builda.errors import InvalidValue, NotFound, Unsupported
 from builda.values import NamedTuple
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clustergiven import Prepared
+    from builda.cli.jobs.clustergiven import Prepared
 
 _REFUSED = {
     "keep": "working containers and images would be in the pod's store, which ends with it; push them",
@@ -38,9 +39,9 @@ class _Script(NamedTuple):
 def session_on(session: Session, command: tuple[str, ...], values: dict[str, Any], on: str) -> None:
     """Run the script in the cluster, and end with its exit status."""
     from builda.cli.core.output import check_files
+    from builda.cli.jobs.clusterbuild import attach, watch
+    from builda.cli.jobs.clusterjob import made_for
     from builda.cli.verbs import verb_named
-    from builda.cli.verbs.clusterbuild import attach, watch
-    from builda.cli.verbs.clusterjob import made_for
     from builda.cluster.connection import connect
     from builda.cluster.where import parse_where
 
@@ -66,7 +67,7 @@ def _prepared(
     session: Session, command: Sequence[str], values: Mapping[str, Any], said: ClusterValues
 ) -> tuple[Prepared, str]:
     """Send the directory, and put together what the pod is given; the name is that of the script."""
-    from builda.cli.verbs.clustergiven import Contexts, Prepared, place_of
+    from builda.cli.jobs.clustergiven import Contexts, Prepared, place_of
     from builda.cluster.objects import SCRIPT, WORK, check_size
     from builda.containerfile import find_ignore_file
 

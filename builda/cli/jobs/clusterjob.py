@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
+    from builda.cli.building.clusterrequest import Request
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clustergiven import Prepared
-    from builda.cli.verbs.clusterrequest import Request
+    from builda.cli.jobs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
     from builda.cluster.objects import JobOptions
     from builda.cluster.podkinds import Kind
@@ -158,9 +158,9 @@ class RunningJobs:
 def try_build(session: Session, cluster: Cluster, options: JobOptions) -> None:
     """Build an image of three lines, from nothing, in the best kind of pod, and leave nothing of it."""
     from builda.builder.imageoptions import RegistryAccess
-    from builda.cli.verbs.clustergiven import Prepared
-    from builda.cli.verbs.clusterrequest import NO_VALUES
-    from builda.cli.verbs.clusterview import show
+    from builda.cli.building.clusterrequest import NO_VALUES
+    from builda.cli.jobs.clustergiven import Prepared
+    from builda.cli.jobs.clusterview import show
 
     asked = {
         "version": 1,

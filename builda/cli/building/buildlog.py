@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.imageoptions import Attest
+    from builda.cli.building.contexts import BuildContext
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.contexts import BuildContext
     from builda.containerfile import BuildRequest
     from builda.events import Event
 
@@ -96,7 +96,7 @@ class Attesting:
 
     def check(self, values: Mapping[str, Any]) -> None:
         """Refuse, before anything is built, places that hold no index."""
-        from builda.cli.verbs import outputs
+        from builda.cli.building import outputs
         from builda.transfer.locate import parse_location
 
         self._name = (values["tag"] or ("image",))[0]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
+from builda.cli.building.clusteroptions import OF_JOB
 from builda.cli.core.options import Option, Row
-from builda.cli.verbs.clusteroptions import OF_JOB
 from builda.errors import InvalidValue, Unsupported
 from builda.values import NamedTuple
 
@@ -212,7 +212,7 @@ def _name(tag: str) -> str:
 
 
 def _outputs(items: Sequence[str]) -> Sequence[str]:
-    from builda.cli.verbs import outputs
+    from builda.cli.building import outputs
 
     for output, item in zip(outputs.parse(tuple(items)), items, strict=True):
         if not output.push:
@@ -223,7 +223,7 @@ def _outputs(items: Sequence[str]) -> Sequence[str]:
 
 
 def _secrets(items: Sequence[str], environ: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    from builda.cli.verbs.secrets import secrets_of
+    from builda.cli.building.secrets import secrets_of
 
     yield from secrets_of(tuple(items), environ).items()
 

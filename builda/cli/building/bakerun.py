@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from builda.cli.building.bakewords import Planned
 from builda.cli.core.output import print_words
-from builda.cli.verbs.bakewords import Planned
 from builda.errors import BuildaError
 from builda.values import NamedTuple
 
@@ -31,7 +31,7 @@ _LINE = 1 << 16
 _FIRST = tuple(
     f"builda.{name}"
     for name in """api containerfile host.modes builder.build.execute builder.build.perform builder.image.commit
-    builder.image.push builder.image.pull builder.run.run builder.copy.copying cli.verbs.build cli.verbs.buildinput
+    builder.image.push builder.image.pull builder.run.run builder.copy.copying cli.verbs.build cli.building.buildinput
     cli.verbs.buildresult store.store""".split()
 )
 """Modules that every build needs: imported once, before processes fork."""
@@ -302,7 +302,7 @@ class _Serving:
 
     def _inside(self, build: Planned) -> int:
         """The process of one build."""
-        from builda.cli.main import end_cleanly
+        from builda.cli.core.invoke import end_cleanly
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -357,8 +357,8 @@ def _build(session: Session, build: Planned, common: Sequence[str], since: float
 
 def inline_context(build: Planned) -> object:
     """The context of a build whose Containerfile stands in the bake file."""
-    from builda.cli.verbs.bakewords import is_directory
-    from builda.cli.verbs.contexts import BuildContext
+    from builda.cli.building.bakewords import is_directory
+    from builda.cli.building.contexts import BuildContext
     from builda.containerfile import find_ignore_file
     from builda.errors import NotFound, Unsupported
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from builda.cli.building import clusterrequest
 from builda.cli.core.output import check_files, print_line, print_words
-from builda.cli.verbs import clustergiven, clusterjob, clusterrequest
-from builda.cli.verbs.clusterview import View
+from builda.cli.jobs import clustergiven, clusterjob
+from builda.cli.jobs.clusterview import View
 from builda.errors import Unsupported
 from builda.values import NamedTuple, replace
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clustergiven import Prepared
-    from builda.cli.verbs.clusterjob import RunningJobs
+    from builda.cli.jobs.clustergiven import Prepared
+    from builda.cli.jobs.clusterjob import RunningJobs
     from builda.cluster.connection import Cluster
     from builda.cluster.objects import JobOptions
     from builda.events import ImageBuilt

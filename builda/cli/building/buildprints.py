@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from builda.cli.building.buildinput import execute_options
 from builda.cli.core.output import print_line, print_words
-from builda.cli.verbs.buildinput import execute_options
 from builda.errors import InvalidValue, Unsupported
 
 TYPE_CHECKING = False

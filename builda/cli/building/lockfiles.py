@@ -32,7 +32,7 @@ class LockFile(NamedTuple):
         """
         import os
 
-        from builda.cli.verbs.contexts import STDIN
+        from builda.cli.building.contexts import STDIN
         from builda.lockfile import FILE
 
         directory = str(context or "") if containerfile == STDIN else os.path.dirname(containerfile)

@@ -9,9 +9,10 @@ import time
 from contextlib import ExitStack, closing
 
 from builda.bake.jobgraph import Graph, Need, StageJob, graph
-from builda.cli.verbs import clustergiven, clusterjob, clusterplatforms, clusterrequest
-from builda.cli.verbs.bakerun import Result, Shown, named
-from builda.cli.verbs.clusteroptions import ClusterValues, job_options
+from builda.cli.building import clusterrequest
+from builda.cli.building.bakerun import Result, Shown, named
+from builda.cli.building.clusteroptions import ClusterValues, job_options
+from builda.cli.jobs import clustergiven, clusterjob, clusterplatforms
 from builda.errors import BuildaError, Unsupported
 from builda.values import NamedTuple
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any
 
+    from builda.cli.building.bakewords import Planned
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.bakewords import Planned
-    from builda.cli.verbs.clustergiven import Prepared
+    from builda.cli.jobs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
     from builda.cluster.manyjobs import ManyJobs
     from builda.cluster.objects import JobOptions
@@ -168,8 +169,8 @@ class _Preparing:
     def _part(
         self, build: Planned, values: dict[str, Any], platform: str | None, name: str, stack: ExitStack, *, live: bool
     ) -> _Part:
-        from builda.cli.verbs import buildinput
-        from builda.cli.verbs.bakerun import inline_context
+        from builda.cli.building import buildinput
+        from builda.cli.building.bakerun import inline_context
 
         arguments = buildinput.build_args(values["build_arg_file"], values["build_arg"], self._session.environ)
         arguments = buildinput.with_epoch(arguments, self._session.environ, values)
@@ -362,8 +363,8 @@ class _Work:
             return self._followed(name, part, label)
 
     def _followed(self, job: str, part: _Part, label: str) -> ImageBuilt:
+        from builda.cli.jobs.clusterview import localized_error, localizing
         from builda.cli.progress.observer import with_texts
-        from builda.cli.verbs.clusterview import localized_error, localizing
         from builda.cluster.follow import follow
         from builda.cluster.frames import Awaiting, Closed, Ended, Exited, Printed, Returned, Wrote
         from builda.containerfile import UNUSED_ARGS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from builda.cli.building import buildcache
 from builda.cli.core.output import print_line, print_words
 from builda.cli.progress.buildview import stage_prefix
-from builda.cli.verbs import buildcache
 from builda.errors import InvalidValue, Unsupported
 from builda.events import ImageBuilt
 from builda.values import replace
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.build.buildoptions import Built, ExecuteOptions
+    from builda.cli.building.buildlog import Attesting
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.buildlog import Attesting
     from builda.containerfile import BuildRequest
     from builda.oci.descriptor import Platform
     from builda.store.store import Image

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
+from builda.cli.building import clusterrequest
+from builda.cli.building.clusteroptions import ClusterValues, check_attach, check_detach, job_options
 from builda.cli.core.output import check_files, print_line
-from builda.cli.verbs import clustergiven, clusterjob, clusteroutputs, clusterplatforms, clusterrequest, clusterview
-from builda.cli.verbs.clusteroptions import ClusterValues, check_attach, check_detach, job_options
+from builda.cli.jobs import clustergiven, clusterjob, clusteroutputs, clusterplatforms, clusterview
 from builda.errors import Unsupported
 
 TYPE_CHECKING = False
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from builda.cli.core.options import Row
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clustergiven import Prepared
+    from builda.cli.jobs.clustergiven import Prepared
     from builda.cluster.connection import Cluster
     from builda.events import ImageBuilt
 
@@ -55,7 +56,7 @@ def build_on(
             clusterplatforms.build_each(session, cluster, options, prepared, rows, values, args, live=live)
             return
         if values["jobs"] != 1 and not said.detach and not values["no_cache"]:
-            from builda.cli.verbs.bakecluster import build_stages
+            from builda.cli.jobs.bakecluster import build_stages
 
             found = build_stages(session, cluster, options, prepared, rows, values, args, live=live)
             request = request._replace(words=(*request.words, *found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from builda.cli.verbs import outputs
+from builda.cli.building import outputs
 from builda.errors import Unsupported
 
 TYPE_CHECKING = False
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
+    from builda.cli.building.outputs import Output
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.outputs import Output
     from builda.events import ImageBuilt
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from builda.cli.building.clusterrequest import NO_VALUES, RETURNED
 from builda.cli.core.output import say, write, write_bytes, write_file
-from builda.cli.verbs.clusterrequest import NO_VALUES, RETURNED
 from builda.errors import BuildaError
 
 TYPE_CHECKING = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from builda.cli.building import buildcache, buildmounts, outputs
+from builda.cli.building.secrets import agents_of, secrets_of
 from builda.cli.core import shared_options
 from builda.cli.core.output import check_files
-from builda.cli.verbs import buildcache, buildmounts, outputs
-from builda.cli.verbs.secrets import agents_of, secrets_of
 from builda.errors import InvalidValue
 from builda.inputfile import read_input
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from builda.builder.build.stageimages import StageImages
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.run.cachetravel import CacheTravel
+    from builda.cli.building.contexts import BuildContext, NamedContexts
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.contexts import BuildContext, NamedContexts
     from builda.containerfile import BuildRequest
 
 RUSAGE = "builda says how long each step took; /usr/bin/time measures the whole of a build"

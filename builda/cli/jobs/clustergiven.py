@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from builda.cli.verbs import clusternames
-from builda.cli.verbs.clusteroptions import ClusterValues
-from builda.cli.verbs.clusterrequest import REFUSED, quoted
+from builda.cli.building.clusteroptions import ClusterValues
+from builda.cli.building.clusterrequest import REFUSED, quoted
+from builda.cli.jobs import clusternames
 from builda.errors import BuildaError, InvalidValue, NotFound, Unsupported, of_system
 from builda.values import NamedTuple
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from builda.builder.imageoptions import RegistryAccess
+    from builda.cli.building.clusterrequest import Request
+    from builda.cli.building.contexts import BuildContext
     from builda.cli.core.settings import Settings
     from builda.cli.core.verbsession import Session
-    from builda.cli.verbs.clusterrequest import Request
-    from builda.cli.verbs.contexts import BuildContext
     from builda.cluster.connection import Cluster
 
 API = "api"
@@ -180,8 +180,8 @@ def prepared_for(
     sent: dict[object, dict[str, str]] | None = None,
 ) -> Prepared:
     """Put together what the pod is given, and send the contexts, unless they are `sent` already."""
+    from builda.cli.building.contexts import is_fetched, open_context
     from builda.cli.core import shared_options
-    from builda.cli.verbs.contexts import is_fetched, open_context
     from builda.cluster.objects import WORK, check_size
 
     access = shared_options.registry_access(dict(values), session.environ)
@@ -225,7 +225,7 @@ def _named(item: str, into: str) -> tuple[str, _Directory | None]:
 
     InvalidValue or NotFound if it is neither a directory nor what a pod can fetch.
     """
-    from builda.cli.verbs.contexts import LAYOUT, check_directory, is_fetched, is_image, named_context
+    from builda.cli.building.contexts import LAYOUT, check_directory, is_fetched, is_image, named_context
 
     name, value = named_context(item)
     is_layout = value.startswith(LAYOUT)
@@ -238,7 +238,7 @@ def _named(item: str, into: str) -> tuple[str, _Directory | None]:
 
 def _add_own_files(values: Mapping[str, Any], given: dict[str, bytes], asked: dict[str, Any]) -> None:
     """Add -f and --ignorefile for a context that the pod fetches: files of the context, else of this machine."""
-    from builda.cli.verbs.contexts import own_file
+    from builda.cli.building.contexts import own_file
 
     named = ((name, own_file(name)) for name in values["file"])
     _add_named([(name, data) for name, data in named if data is not None], given, asked)
@@ -297,7 +297,7 @@ def _add_named(files: Sequence[tuple[str, bytes]], given: dict[str, bytes], aske
 
 def place_of(said: ClusterValues, cache_to: tuple[str, ...], names: Sequence[str]) -> str:
     """The repository that contexts go through, or API."""
-    from builda.cli.verbs import buildcache
+    from builda.cli.building import buildcache
 
     if said.context_via is not None:
         return said.context_via
