@@ -164,7 +164,8 @@ class _Waiting:
         words = self._events(f"{state.OF_PODS},involvedObject.name={pod.name}", state.hindered)
         if words is None:
             return
-        if words.startswith(state.NO_SANDBOX) and not state.is_patient(seconds):
+        is_over = state.lacks_user_namespaces(words) or not state.is_patient(seconds)
+        if words.startswith(state.NO_SANDBOX) and is_over:
             raise JobFailed(f"node cannot make the pod of the build: {words}", hint=_HINT_FOR_NODES)
         self._tell(f"pod {pod.name} waits: {words}")
 
@@ -189,7 +190,8 @@ class _Waiting:
         if ended is not None and ended.reason == "BackoffLimitExceeded" and self._failure is not None:
             raise self._failure
         if ended is not None:
-            raise JobFailed(self._why(ended), hint=_HINTS.get(ended.reason))
+            no_users = state.lacks_user_namespaces(self._cause or "")
+            raise JobFailed(self._why(ended), hint=_HINT_FOR_NODES if no_users else _HINTS.get(ended.reason))
         if state.is_suspended(job):
             self._tell(f"Job {self._job} is held back by its queue")
         elif pod is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from builda.cluster.objects import CONTAINER
@@ -141,6 +142,11 @@ def _latest(events: Iterable[Object]) -> Object | None:
         return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
 
     return max(events, key=when, default=None)
+
+
+def lacks_user_namespaces(words: str) -> bool:
+    """Whether a node says that it, or a file system of it, has no user namespaces for pods: no wait changes that."""
+    return re.search(r"user namespace|hostusers|idmap", words, re.IGNORECASE) is not None
 
 
 def is_patient(seconds: float) -> bool:

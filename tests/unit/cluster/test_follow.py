@@ -238,14 +238,40 @@ def test_the_log_of_a_pod_that_is_gone_is_not_asked_for_again() -> None:
 
 
 def test_a_node_that_cannot_make_the_pod_is_said_and_ends_the_build() -> None:
-    words = "Failed to create pod sandbox: runtime does not support user namespaces"
+    words = "Failed to create pod sandbox: network plugin is not ready"
     there = Told(pod("p-1", "Pending", waits("ContainerCreating")))
     there.says("Pod", "p-1", "FailedCreatePodSandBox", words)
     failure, said = fails(there)
     assert said == [f"pod p-1 waits: FailedCreatePodSandBox: {words}"]
     assert str(failure) == f"node cannot make the pod of the build: FailedCreatePodSandBox: {words}"
-    assert "--mode chroot" in (failure.hint or "")
     assert 60 < there.now < 90
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "runtime does not support user namespaces",
+        "can't set `spec.hostUsers: false`, the container runtime handler does not support it",
+        "failed to set MOUNT_ATTR_IDMAP on /var/lib/kubelet/pods/x: invalid argument",
+    ],
+)
+def test_a_node_without_user_namespaces_is_not_waited_for(words: str) -> None:
+    there = Told(pod("p-1", "Pending", waits("ContainerCreating")))
+    there.says("Pod", "p-1", "FailedCreatePodSandBox", words)
+    failure, _ = fails(there)
+    assert str(failure) == f"node cannot make the pod of the build: FailedCreatePodSandBox: {words}"
+    assert "--mode chroot" in (failure.hint or "")
+    assert there.now < 15
+
+
+def test_a_container_that_fails_without_user_namespaces_has_the_hint() -> None:
+    words = "failed to set MOUNT_ATTR_IDMAP: invalid argument (maybe the filesystem does not support idmap mounts)"
+    there = Told(pod("p-1", "Failed", {"terminated": {"exitCode": 128, "reason": "StartError", "message": words}}))
+    there.logs["p-1"] = lambda since: iter([])
+    over = {"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "limit"}
+    there.job["status"] = {"conditions": [over]}
+    failure, _ = fails(there)
+    assert "--mode chroot" in (failure.hint or "")
 
 
 def test_a_volume_that_is_late_is_said_and_waited_for() -> None:
