@@ -583,7 +583,7 @@ def test_what_a_pod_cannot_have_is_refused(
 
 
 def test_the_pod_has_the_registries_that_an_option_says(
-    builda: Builda, far: Builda, context: Path, server: Registry, base_there: str, tmp_path: Path
+    builda: Builda, far: Builda, context: Path, names: Names, base_there: str, tmp_path: Path
 ) -> None:
     host, _, path = base_there.partition("/")
     conf = f'[[registry]]\nlocation = "{host}"\ninsecure = true\n'
@@ -597,7 +597,7 @@ def test_the_pod_has_the_registries_that_an_option_says(
         "--no-cache",
         "--timestamp=0",
         "-t",
-        server.name("app/conf:1"),
+        names.name("app/conf:1"),
         context,
     )
     assert far(*words) == builda(*words)
@@ -605,7 +605,7 @@ def test_the_pod_has_the_registries_that_an_option_says(
         f"#!/bin/sh -e\nc=$(builda from nowhere.example.org/{path})\nbuilda run $c echo built\n"
     )
     (context / "s.sh").chmod(0o755)
-    said = far(*words[:2], "session", "--context-via", server.name("app/conf"), "./s.sh", cwd=context)
+    said = far(*words[:2], "session", "--context-via", names.name("app/conf"), "./s.sh", cwd=context)
     assert said == "built"
 
 
