@@ -7,6 +7,8 @@ the same for one flat tree that is compared with what was unpacked.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from builda.errors import CorruptContent
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
 from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, inherit_directories
@@ -26,6 +28,8 @@ from builda.fs.trees.fused import as_overlay_has_it
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builda.fs.compress import ArchiveCompression
     from builda.oci.digest import Digest, Readable
 
@@ -55,17 +59,10 @@ __all__ = [
 
 def check_diff_id(source: Readable, compression: ArchiveCompression, diff_id: Digest) -> None:
     """CorruptContent unless the tar of a stored layer is `diff_id`. Reads it to its end; nothing is unpacked."""
-    from builda.fs.compress import decompressing
-
-    ahead = Ahead(decompressing(source, compression))
-    hashing = Hashing(ahead)
-    try:
-        while hashing.read(1 << 20):
+    with _hashing(source, compression) as tar:
+        while tar.read(1 << 20):
             pass
-        found = hashing.digest()
-    finally:
-        hashing.stop()
-        ahead.stop()
+        found = tar.digest()
     check_found(found, diff_id)
 
 
@@ -73,6 +70,20 @@ def check_found(found: Digest, diff_id: Digest, promised_by: str = "the image co
     """CorruptContent unless a layer that unpacked to `found` has the DiffID that was promised."""
     if found != diff_id:
         raise CorruptContent(f"layer unpacks to {found}, but {promised_by} promises {diff_id}")
+
+
+@contextmanager
+def _hashing(source: Readable, compression: ArchiveCompression) -> Iterator[Hashing]:
+    """The tar of a stored layer, whose digest is computed as it is read; its threads end with the block."""
+    from builda.fs.compress import decompressing
+
+    ahead = Ahead(decompressing(source, compression))
+    hashing = Hashing(ahead)
+    try:
+        yield hashing
+    finally:
+        hashing.stop()
+        ahead.stop()
 
 
 def unpack_blob(
@@ -89,16 +100,9 @@ def unpack_blob(
     Reading and decompressing run ahead on one thread, hashing on another. What was unpacked before an error stays;
     the caller throws the directory away.
     """
-    from builda.fs.compress import decompressing
-
-    ahead = Ahead(decompressing(source, compression))
-    hashing = Hashing(ahead)
-    try:
-        applied = apply(hashing, root, whiteouts=whiteouts, userxattr=userxattr)
-        found = hashing.digest()
-    finally:
-        hashing.stop()
-        ahead.stop()
+    with _hashing(source, compression) as tar:
+        applied = apply(tar, root, whiteouts=whiteouts, userxattr=userxattr)
+        found = tar.digest()
     if diff_id is not None:
         check_found(found, diff_id)
     return applied
