@@ -17,6 +17,7 @@ from builda.values import NamedTuple, dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Literal, TypeAlias
 
 
@@ -220,17 +221,25 @@ class Plan:
 
     def needed(self) -> tuple[int, ...]:
         """Indexes of the stages to perform, the target last, each after what it needs."""
-        order: dict[int, None] = {}
-        pending = [(self.target, iter((*stages_used(self.stages[self.target]), *range(self.target * self.unused))))]
-        while pending:
-            index, others = pending[-1]
-            other = next((other for other in others if other not in order), None)
-            if other is not None:
-                pending.append((other, iter(stages_used(self.stages[other]))))
-            else:
-                order[index] = None
-                pending.pop()
-        return tuple(order)
+        return stages_in_order(self.target, lambda index: stages_used(self.stages[index]), unused=self.unused)
+
+
+def stages_in_order(target: int, below: Callable[[int], Iterable[int]], *, unused: bool) -> tuple[int, ...]:
+    """The stages that `target` needs, the target last, each after those that `below` names for it.
+
+    With `unused` all stages before the target are among them.
+    """
+    order: dict[int, None] = {}
+    pending = [(target, iter((*below(target), *range(target if unused else 0))))]
+    while pending:
+        index, others = pending[-1]
+        other = next((other for other in others if other not in order), None)
+        if other is not None:
+            pending.append((other, iter(below(other))))
+        else:
+            order[index] = None
+            pending.pop()
+    return tuple(order)
 
 
 def stages_used(stage: Stage) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from builda.errors import BuildaError
 from builda.frontend import words
 from builda.frontend.instructions import Arg, Command, From, Transfer, fail
+from builda.plan import stages_in_order
 from builda.values import dataclass
 
 TYPE_CHECKING = False
@@ -72,18 +73,7 @@ class StageNames:
 
     def needed(self, target: int) -> tuple[int, ...]:
         """The stages that the target needs as far as their text says so, each after those that it needs itself."""
-        order: dict[int, None] = {}
-        others = range(target if self._options.unused_stages else 0)
-        pending = [(target, iter((*self.named_in(target), *others)))]
-        while pending:
-            index, below = pending[-1]
-            other = next((other for other in below if other not in order), None)
-            if other is not None:
-                pending.append((other, iter(self.named_in(other))))
-            else:
-                order[index] = None
-                pending.pop()
-        return tuple(order)
+        return stages_in_order(target, self.named_in, unused=self._options.unused_stages)
 
     def named_in(self, index: int) -> tuple[int, ...]:
         """The earlier stages that a stage names without variables of its own."""
