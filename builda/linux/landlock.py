@@ -29,21 +29,19 @@ def confine_writes(root: int) -> bool:
     Needs no_new_privs. Open descriptors are not affected. From version 6 on (Linux 6.12) the thread and its children
     can also signal each other only.
     """
-    version = version_here()
-    if version < LEAST:
-        return False
-    rights = _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
-    _restrict(root, rights, version)
-    return True
+    return _confine(root, _WRITES)
 
 
 def confine_to(root: int) -> bool:
     """Like `confine_writes`, for reading and executing too."""
+    return _confine(root, _READS | _WRITES)
+
+
+def _confine(root: int, rights: int) -> bool:
     version = version_here()
     if version < LEAST:
         return False
-    rights = _READS | _WRITES | _REFER | (_TRUNCATE if version >= 3 else 0)
-    _restrict(root, rights, version)
+    _restrict(root, rights | _REFER | (_TRUNCATE if version >= 3 else 0), version)
     return True
 
 
