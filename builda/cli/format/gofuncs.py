@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -437,23 +438,18 @@ FUNCTIONS: Mapping[str, Callable[..., Value]] = {
 }
 
 
-def _and(operands: list[Callable[[], Value]]) -> Value:
+def _until(operands: list[Callable[[], Value]], *, truth: bool) -> Value:
+    """The first operand of this truth, else the last one; those behind it are not evaluated."""
     value: Value = None
     for operand in operands:
         value = operand()
-        if not is_true(value):
+        if is_true(value) is truth:
             break
     return value
 
 
-def _or(operands: list[Callable[[], Value]]) -> Value:
-    value: Value = None
-    for operand in operands:
-        value = operand()
-        if is_true(value):
-            break
-    return value
-
-
-LAZY: Mapping[str, Callable[[list[Callable[[], Value]]], Value]] = {"and": _and, "or": _or}
+LAZY: Mapping[str, Callable[[list[Callable[[], Value]]], Value]] = {
+    "and": partial(_until, truth=False),
+    "or": partial(_until, truth=True),
+}
 """Functions that take their operands unevaluated and in order."""
