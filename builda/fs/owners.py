@@ -59,7 +59,7 @@ def give(fd: int, uid: int, gid: int) -> None:
     try:
         os.fchown(fd, uid, gid)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
+        if not _is_for_record(error):
             raise
     else:
         if not _own_ids_stand_for_root():
@@ -73,7 +73,7 @@ def give_at(name: str | bytes, uid: int, gid: int, *, dir_fd: int | None = None)
     try:
         os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
+        if not _is_for_record(error):
             raise
         failed = error
     if failed is None and not _own_ids_stand_for_root():
@@ -92,7 +92,7 @@ def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
     try:
         os.chown(path, uid, gid)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EPERM) or not keeps_aside():
+        if not _is_for_record(error):
             raise
     else:
         if not _own_ids_stand_for_root():
@@ -101,6 +101,11 @@ def give_node(parent: int, name: bytes, path: str, uid: int, gid: int) -> None:
         _keep_at(path, uid, gid, None, os.O_RDONLY | os.O_CLOEXEC)
     else:
         _note(parent, name, uid, gid)
+
+
+def _is_for_record(error: OSError) -> bool:
+    """Whether an owner that the kernel refused with `error` is recorded in an attribute instead."""
+    return error.errno in (errno.EINVAL, errno.EPERM) and keeps_aside()
 
 
 def _own_ids_stand_for_root() -> bool:
