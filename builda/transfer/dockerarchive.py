@@ -16,7 +16,7 @@ from builda.errors import AlreadyExists, CorruptContent, InvalidReference, NotFo
 from builda.fs.tar import TarWriter
 from builda.oci import mediatype
 from builda.oci.config import CONFIG_LIMIT, parse_config
-from builda.oci.descriptor import Descriptor
+from builda.oci.descriptor import Descriptor, string_tuple
 from builda.oci.digest import Digest
 from builda.oci.document import decode_any, encode
 from builda.oci.manifest import ENTRY_LIMIT, MANIFEST_LIMIT, Manifest, parse
@@ -251,13 +251,10 @@ def _tags(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _texts(value: object, what: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CorruptContent(f"not a list of texts: {what}")
-    if len(value) > ENTRY_LIMIT:
+    texts = string_tuple(value, where=what)
+    if len(texts) > ENTRY_LIMIT:
         raise CorruptContent(f"more than {ENTRY_LIMIT} texts: {what}")
-    return tuple(value)
+    return texts
 
 
 def _is_called(tag: str, wanted: str) -> bool:
