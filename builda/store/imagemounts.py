@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 
 from builda import jsontext
 from builda.linux.userns import in_user_namespace
@@ -117,12 +118,8 @@ class ImageMounts:
     def _records(self) -> Iterator[ImageMount]:
         for name in layout.iter_names(self._layout.path("mounts")):
             path = self._layout.path("mounts", name)
-            try:
-                yield parse(layout.read_json(path), path)
-            except FileNotFoundError:
-                continue
-            except Damaged as error:
-                self._report(error)
+            if (mount := layout.if_whole(partial(_read, path), self._report)) is not None:
+                yield mount
 
 
 _PREFIX = "image-"
@@ -132,6 +129,10 @@ _OVERFLOW = 65534  # what a user namespace shows of owners that it does not map
 def is_of_an_image(name: str) -> bool:
     """Whether a directory for mounts is one that `image mount` made."""
     return name.startswith(_PREFIX)
+
+
+def _read(path: str) -> ImageMount:
+    return parse(layout.read_json(path), path)
 
 
 def _namespace(kind: str) -> str:

@@ -274,12 +274,9 @@ class Images:
     def _records(self, *, hidden: bool = False) -> Iterator[dict[str, Any]]:
         """The records of all images, with `hidden` also of those that this session removed."""
         for name in layout.iter_names(self._layout.path("images")):
-            try:
-                yield self._read(name.removesuffix(".json"), hidden=hidden)
-            except FileNotFoundError:
-                continue
-            except Damaged as error:
-                self._report(error)
+            read = partial(self._read, name.removesuffix(".json"), hidden=hidden)
+            if (record := layout.if_whole(read, self._report)) is not None:
+                yield record
 
     def _read(self, encoded: str, *, hidden: bool = False) -> dict[str, Any]:
         """The record of the image whose manifest has this digest; FileNotFoundError or Damaged."""

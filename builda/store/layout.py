@@ -21,7 +21,10 @@ from builda.values import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 FORMAT = 1
 _CLOCK_REALTIME_COARSE = 5  # linux/time.h
@@ -346,6 +349,17 @@ def read_bytes(path: str) -> bytes:
     if not data:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return data
+
+
+def if_whole(read: Callable[[], T], report: Callable[[Damaged], None]) -> T | None:
+    """The result of `read`; None if its file is missing, or damaged, which `report` is called with."""
+    try:
+        return read()
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        report(error)
+        return None
 
 
 def parse_json(data: bytes, path: str) -> dict[str, Any]:

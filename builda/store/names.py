@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 
 from builda import jsontext
 from builda.oci.digest import is_sha256
@@ -90,13 +91,8 @@ class Names:
         journal = self._journaled()
         if name in journal:
             return journal[name]
-        try:
-            return reference_in(self._ref(name))[1]
-        except FileNotFoundError:
-            return None
-        except Damaged as error:
-            self._report(error)
-            return None
+        found = layout.if_whole(lambda: reference_in(self._ref(name)), self._report)
+        return None if found is None else found[1]
 
     def all(self) -> dict[str, str]:
         """All names, sorted, and the manifest digests they point at."""
@@ -126,25 +122,14 @@ class Names:
     def _files(self) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
         for file_name in layout.iter_names(self._layout.path("refs")):
-            try:
-                name, target = reference_in(self._layout.path("refs", file_name))
-            except FileNotFoundError:
-                continue
-            except Damaged as error:
-                self._report(error)
-                continue
-            found[name] = target
+            read = partial(reference_in, self._layout.path("refs", file_name))
+            if (reference := layout.if_whole(read, self._report)) is not None:
+                found[reference[0]] = reference[1]
         return found
 
     def _journaled(self) -> dict[str, str | None]:
         """The names that are being changed."""
-        try:
-            value = layout.read_json(self._journal)
-        except FileNotFoundError:
-            return {}
-        except Damaged as error:
-            self._report(error)
-            return {}
+        value = layout.if_whole(lambda: layout.read_json(self._journal), self._report) or {}
         return {name: target for name, target in value.items() if target is None or is_sha256(target)}
 
     def point(self, name: str, target: str, listed: dict[str, str], *, at_once: bool = False) -> None:

@@ -43,13 +43,7 @@ class Origins:
 
     def get(self, manifest: Digest) -> Origin | None:
         """The origin of the content that the manifest lists; None if unknown."""
-        try:
-            return self._read(self._path(manifest))
-        except FileNotFoundError:
-            return None
-        except Damaged as error:
-            self._report(error)
-            return None
+        return layout.if_whole(lambda: self._read(self._path(manifest)), self._report)
 
     def _read(self, path: str) -> Origin:
         value = layout.read_json(path)
