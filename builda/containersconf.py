@@ -179,7 +179,7 @@ def _environment(engine: _Table) -> dict[str, str]:
 
 
 def _hosts(containers: _Table) -> tuple[str, ...]:
-    """What the keys about /etc/hosts add to it, as `--add-host` writes it; builda's own begins with localhost alone."""
+    """The rows that the keys about /etc/hosts add to it, in the form of `--add-host`."""
     found = []
     base = containers.text("base_hosts_file")
     if base not in ("", "none", "image"):

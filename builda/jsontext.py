@@ -70,7 +70,7 @@ def dumps(
 
 
 class _Rules:
-    """What the reader in C asks for."""
+    """The settings that the scanner in C reads."""
 
     strict = True
     object_hook = None

@@ -48,7 +48,7 @@ def is_value(value: object) -> bool:
 
 
 class _Field:
-    """What a class says of one of its fields: `dataclasses.field`, as far as this project uses it."""
+    """The options of one field of a class: `dataclasses.field`, as far as this project uses it."""
 
     __slots__ = ("compare", "default", "default_factory", "repr")
 
@@ -190,7 +190,7 @@ _FROZEN = {"__hash__": _hash, "__setattr__": _refuse, "__delattr__": _refuse, "_
 
 
 class _Protocol:
-    """What classes of protocols stand on: only type checkers use it."""
+    """The base of Protocol classes, which only type checkers use."""
 
     def __class_getitem__(cls, item: object) -> type[_Protocol]:
         return cls
@@ -211,7 +211,7 @@ def _runtime_checkable(cls: type[T]) -> type[T]:
 
 
 class _Generic:
-    """What generic classes stand on: only type checkers look at the type in brackets."""
+    """The base of generic classes; only type checkers look at the type in brackets."""
 
     def __class_getitem__(cls, item: object) -> type[_Generic]:
         return cls

@@ -68,7 +68,7 @@ class Build:
 
 
 def predicate(build: Build, mode: Mode) -> Predicate:
-    """What is said of the build in this mode."""
+    """The provenance of the build; the mode decides how much of it."""
     metadata = {
         "invocationId": build.invocation,
         "startedOn": _moment(build.started),

@@ -52,7 +52,7 @@ def program(file: File) -> Iterator[Fact]:
 
 
 def _magic(window: bytes, start: int, searched: int) -> int | None:
-    """Where in the window the magic is, at a multiple of 16 in the file."""
+    """The offset of the magic in the window, at a multiple of 16 in the file."""
     at = window.find(MAGIC, searched)
     while at >= 0 and (start + at) % _ALIGNED:
         at = window.find(MAGIC, at + 1)

@@ -34,7 +34,7 @@ class SourceText(NamedTuple):
         return SourceText(self.lines + other.lines, self.places + other.places, self.included + other.included)
 
     def includers(self, file: str) -> tuple[Location, ...]:
-        """Where `file` was included, where the including file was included, and so on up to the main file."""
+        """The places of the #include lines that led to `file`, innermost first, up to the main file."""
         first = dict(reversed(self.included))
         found: list[Location] = []
         while file in first and first[file] not in found:

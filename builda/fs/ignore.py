@@ -192,7 +192,7 @@ def _expression(pattern: str) -> str:
 
 
 def _components(pattern: str) -> tuple[_Match | None, ...]:
-    """What each component of a path must match; None ends it: from there on everything may match."""
+    """A matcher for each component of a path. None ends it: from there on any component may match."""
     found: list[_Match | None] = []
     for part in pattern.split("/"):
         if "**" in part:

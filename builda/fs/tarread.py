@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Limits(NamedTuple):
-    """What a hostile archive may cost; exceeding one is an error that names it."""
+    """Limits on what a hostile archive may cost; exceeding one is an error that names it."""
 
     entries: int = 2_000_000
     name_bytes: int = 4096

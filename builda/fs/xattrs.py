@@ -59,7 +59,7 @@ def recorded(place: Place) -> dict[str, bytes]:
 
 
 def _now(name: str, value: bytes, mode: int) -> bytes:
-    """What is kept of an attribute as it is now: the ACL of a file has its mode, which may be younger."""
+    """The value of an attribute to record: an ACL gets the present mode of the file, which may be newer."""
     return acl.with_mode(value, mode) if name == ACLS[0] else value
 
 

@@ -58,9 +58,9 @@ def parse_mode(text: str | None) -> Mode | None:
 
 
 def abilities(runroot: str, *, again: bool = False) -> Abilities:
-    """What this process may do, as far as the mode depends on it; remembered in `runroot` where that can be written.
+    """The abilities that the mode depends on, remembered in `runroot` if that can be written.
 
-    With `again` what is remembered is not used.
+    With `again` they are tried now, even if some are remembered.
     """
     key = _credentials()
     path = f"{runroot}/abilities-{os.geteuid()}"
@@ -165,7 +165,7 @@ def _why_untraced(asked: Mode | None, runroot: str) -> str | None:
 
 
 def _nothing_runs(found: Abilities, refused: str) -> BuildaError:
-    """What keeps this process from running commands in mode `traced`, and from any other mode."""
+    """The error that says why neither mode `traced` nor another one can run commands here."""
     why = f"commands cannot be traced here: {refused}"
     if choose_mode(found) is not Mode.TRACED:
         return Unsupported(why, hint=f"mode {choose_mode(found)} works here")
@@ -185,7 +185,7 @@ def _in_a_line(change: tuple[str, ...]) -> str:
 
 
 def _no_range(found: Abilities) -> BuildaError:
-    """What keeps this process from mapping more than its own id."""
+    """The error that says why this process can map no id but its own."""
     if os.geteuid() == 0 and found.identity_map is not None:
         refused = mapping_refused(found.identity_map, by_tools=False)
         if found.single_map is not None:

@@ -163,7 +163,7 @@ class Memory:
         return data
 
     def write(self, tid: int, address: int, data: bytes) -> None:
-        """All of `data`."""
+        """Write `data` to an address of the thread; OSError if not all of it can be written."""
         size = len(data)
         if size > self.largest:
             raise OSError(errno.E2BIG, "process_vm_writev")
@@ -171,7 +171,7 @@ class Memory:
         self.write_from(tid, address, iovec(self.here, size), size)
 
     def write_from(self, tid: int, address: int, here: bytes, size: int) -> None:
-        """What this process has at `here`, an `iovec` of this size."""
+        """Write from this process's memory at `here`, an `iovec` of this size; OSError if not all can be written."""
         if _writev(tid, here, _ONE, iovec(address, size), _ONE, _NONE) != size:
             raise OSError(errno.EFAULT, "process_vm_writev")
 

@@ -101,7 +101,7 @@ class Incoming:
 
 
 class Framing(Protocol):
-    """Where the content of an answer ends."""
+    """Reads the content of an answer up to its end."""
 
     def some(self, size: int) -> bytes:
         """The next bytes, at most `size`; b"" at the end of the content."""

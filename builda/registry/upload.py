@@ -24,7 +24,7 @@ _NOT_IN_ONE = frozenset({400, 404, 405, 411, 413, 415, 416, 501})  # answers tha
 
 
 class BlobSource(Protocol):
-    """Where the bytes of a blob come from, at any offset."""
+    """A source of the bytes of a blob from any offset on."""
 
     def open_blob(self, descriptor: Descriptor, offset: int = 0) -> AbstractContextManager[Readable]: ...
 

@@ -63,9 +63,9 @@ class WholeLines:
 
 
 def lead(wrote: Callable[[str, bytes], None], ended: Callable[[int], None]) -> Led:
-    """From now on a child calls `wrote` with `stdout` or `stderr` and each piece, and `ended` with the exit status.
+    """Fork a child that calls `wrote` with `stdout` or `stderr` and each piece, and `ended` with the exit status.
 
-    The status is 255 if this process ends without `Led.end`.
+    From now on this process writes into pipes of the child. The status is 255 if it ends without `Led.end`.
     """
     pipes = {name: os.pipe2(os.O_CLOEXEC) for name in ("stdout", "stderr", "status")}
 

@@ -130,7 +130,7 @@ def _taken_over(connection: socket.socket, mine: Identity, code: str) -> Request
 
 
 def status_of(main: Callable[[], int]) -> int:
-    """The exit status of `main`, when its threads have ended, too."""
+    """Run `main` and wait for its threads; returns its exit status."""
     status = main()
     threading = sys.modules.get("threading")
     if threading is not None:

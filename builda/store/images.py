@@ -94,7 +94,7 @@ class Image:
 
 
 class Removal(NamedTuple):
-    """What a removal did: names taken off, IDs of images deleted, bytes of blobs, trees and caches that are gone."""
+    """The effects of a removal: removed names, IDs of deleted images, freed bytes of blobs, trees and caches."""
 
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]

@@ -177,7 +177,7 @@ def _parsed(value: dict[str, Any]) -> StepResult:
 
 
 def _told_to_json(told: Told) -> dict[str, Any]:
-    """What there is of it."""
+    """The fields that are set."""
     output = None if told.output is None else told.output.decode("latin-1")
     digest = None if told.digest is None else str(told.digest)
     found = {"text": told.text or None, "digest": digest, "output": output}

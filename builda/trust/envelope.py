@@ -36,7 +36,7 @@ class Envelope(NamedTuple):
 
 
 def signed_bytes(statement: bytes) -> bytes:
-    """What a signature of the statement is made of: DSSE's pre-authentication encoding."""
+    """The bytes that a signature of the statement signs: DSSE's pre-authentication encoding."""
     kind = MEDIA_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(statement), statement)
 

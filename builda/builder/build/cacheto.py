@@ -47,7 +47,7 @@ class Remembered(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What is pushed after a build."""
+    """The remembered steps to push after a build."""
 
     target: str  # what the tag is derived from
     steps: tuple[Remembered, ...]

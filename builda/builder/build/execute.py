@@ -125,7 +125,7 @@ def _imported(ctx: Context, plan: Plan, options: ExecuteOptions) -> ImportedStep
 
 
 def _cache_target(plan: Plan, options: ExecuteOptions) -> str:
-    """What the tag of a cache is derived from: the platform, and the name of the target if it has one."""
+    """The text that the tag of a cache is derived from: the platform, and the name of the target if it has one."""
     platform, name = options.pull.platform or machine_platform(), plan.stages[plan.target].name
     words = [platform.os, platform.architecture, platform.variant, name]
     return "-".join(word for word in words if word)[:100]

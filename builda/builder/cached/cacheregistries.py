@@ -53,7 +53,7 @@ def _steps(ctx: Context, container: WorkingContainer) -> Iterator[Remembered]:
 
 
 def _target(container: WorkingContainer) -> str:
-    """What the tag of a cache is derived from, as in a build: the platform."""
+    """The text that the tag of a cache is derived from, as in a build: the platform."""
     platform, here = container.config.platform, machine_platform()
     if (platform.os, platform.architecture) == (here.os, here.architecture):
         platform = here

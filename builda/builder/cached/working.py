@@ -172,7 +172,7 @@ def moved_to(
 def _here(
     ctx: Context, container: WorkingContainer, key: Digest, found: StepResult, imported: ImportedSteps | None
 ) -> Content | None:
-    """What was found, with a snapshot in this store if it has files."""
+    """The found content, fetched into a snapshot of this store if it has files; None, with a warning, if it is lost."""
     if not isinstance(found.content, Blob | Remote):
         return found.content
     from builda.builder.build.cachefrom import fetched

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Scan(NamedTuple):
-    """What `commit` and `build` do about secrets: warn of them, or fail."""
+    """The reaction to secrets in new images: a warning, or also an error if `fails`."""
 
     fails: bool = False
     ignored: tuple[Ignored, ...] = ()

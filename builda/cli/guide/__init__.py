@@ -1,4 +1,4 @@
-"""What tells a person how to call builda: help pages, manual pages and completion.
+"""Help pages, manual pages and completion of the shells.
 
-All three are made of the rows and docstrings of verbs. Rule: no option is described in two places.
+All three are made from the rows and docstrings of verbs. Rule: no option is described in two places.
 """

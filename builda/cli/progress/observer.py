@@ -57,7 +57,7 @@ class Observer(Protocol):
 
 
 class Writable(Protocol):
-    """Where text goes."""
+    """A stream that text is written to."""
 
     def write(self, text: str, /) -> object:
         """Take `text`."""

@@ -80,7 +80,7 @@ def _remove_mark(directory: int) -> None:
 
 
 def _below(lowers: Sequence[int], path: bytes) -> os.stat_result | None:
-    """What the layers show at `path`; None when that is nothing."""
+    """The status of `path` in the layers together; None if it is missing."""
     above = [path[:at] for at, byte in enumerate(path) if byte == 0x2F]
     for lower in lowers:
         info = paths.lstat_in_root(lower, path)

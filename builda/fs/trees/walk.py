@@ -234,7 +234,7 @@ class Walk(Generic["P"]):
                 self.visitor.close(level.place)
 
     def entries(self, at: paths.Descent, level: _Level[P]) -> _Level[P] | None:
-        """What is left of a directory: the next one inside, gone into, or None when it is done."""
+        """Visit the entries that are left, up to the next directory, which is entered and returned; None at the end."""
         for name, text, info in level.entries:
             if self.filter is not None and self.filter.leaves_out(at.fd, level.relative + text, text, info):
                 continue

@@ -129,7 +129,7 @@ class ListSnapshots(Layered):
         return known.tree
 
     def _written(self, snapshot: str) -> tuple[int, int] | None:
-        """What identifies the state of a snapshot's rows (inode and mtime); None if it has none."""
+        """The identity of the state of a snapshot's rows (inode and mtime); None if it has none."""
         try:
             found = os.stat(self.path(snapshot, "fs", "rows"))
         except FileNotFoundError:
