@@ -103,12 +103,10 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
     if first.get("event") != "verb_started":
         return None
     began = first["at"]
-    end = next((one for one in said if one.get("event") == _LAST), None)
+    end = next(_named(said, _LAST), None)
     if end is None:
         end = next((one for one in ends if one["pid"] == first["pid"] and one["at"] >= began), None)
-    finished = [one for one in said if one.get("event") == "step_finished"]
-    built = [one for one in said if one.get("event") == "image_built"]
-    steps = [one for one in said if one.get("event") == "script_step"]
+    finished, built = list(_named(said, "step_finished")), list(_named(said, "image_built"))
     output, lost = _output(path)
     return Verb(
         arguments=tuple(first["arguments"]),
@@ -117,11 +115,11 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
         status=None if end is None else int(end["status"]),
         place=first.get("place"),
         is_push=first["is_push"],
-        cached=next((bool(one["cached"]) for one in (*built, *steps, *reversed(finished))), None),
-        reason=next((one["reason"] for one in said if one.get("event") in _MISSES and one["reason"]), None),
-        written=_moved(said, "unpack") + sum(one["bytes"] for one in said if one.get("event") == "layer_stored"),
+        cached=next((bool(one["cached"]) for one in (*built, *_named(said, "script_step"), *reversed(finished))), None),
+        reason=next((one["reason"] for one in _named(said, *_MISSES) if one["reason"]), None),
+        written=_moved(said, "unpack") + sum(one["bytes"] for one in _named(said, "layer_stored")),
         transferred=_moved(said, "pull", "push"),
-        message=next((one["message"] for one in said if one.get("event") == "verb_failed"), None),
+        message=next((one["message"] for one in _named(said, "verb_failed")), None),
         parts=tuple(_parts(said)) if built or len(finished) > 1 else (),
         output=output,
         lost=lost,
@@ -130,12 +128,15 @@ def _verb(path: str, wanted: trace.Wanted, ends: Sequence[dict[str, Any]]) -> Ve
     )
 
 
-def _waits(said: Sequence[Mapping[str, Any]], wanted: trace.Wanted, ended: float | None) -> Iterator[LockWait]:
+def _named(said: Iterable[dict[str, Any]], *events: str) -> Iterator[dict[str, Any]]:
+    """The lines about events of these kinds."""
+    return (one for one in said if one.get("event") in events)
+
+
+def _waits(said: Sequence[dict[str, Any]], wanted: trace.Wanted, ended: float | None) -> Iterator[LockWait]:
     """The waits of a command. One that was not over went on until the command `ended`; None if that is not known."""
-    open_: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
-    for one in said:
-        if one.get("event") != trace.LOCK_WAITED:
-            continue
+    open_: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    for one in _named(said, trace.LOCK_WAITED):
         same = open_.setdefault((one["what"], one["pid"]), [])
         if not one["done"]:
             same.append(one)
@@ -164,15 +165,15 @@ def _resolved(wait: LockWait, verbs: Sequence[Verb]) -> LockWait:
     return wait._replace(command=next(found, None))
 
 
-def _moved(said: Iterable[Mapping[str, Any]], *actions: str) -> int:
+def _moved(said: Iterable[dict[str, Any]], *actions: str) -> int:
     """The bytes of all blobs that moved."""
-    ended = (one for one in said if one.get("event") == "blob_progress" and one["done"] and not one["reused"])
+    ended = (one for one in _named(said, "blob_progress") if one["done"] and not one["reused"])
     return sum(one["offset"] for one in ended if one["action"] in actions)
 
 
-def _parts(said: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _parts(said: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The steps of a build, a line each."""
-    texts = {(one["stage"], one["index"]): one["text"] for one in said if one.get("event") == "step_started"}
+    texts = {(one["stage"], one["index"]): one["text"] for one in _named(said, "step_started")}
     for one in said:
         name = step_name(one.get("stage"), one.get("index", 0), one.get("total", 0))
         text = texts.get((one.get("stage"), one.get("index")), "").partition("\n")[0]
