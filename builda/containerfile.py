@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from builda.builder.build.buildoptions import Built, ExecuteOptions
     from builda.builder.builder import Builder
+    from builda.builder.execution.buildoptions import Built, ExecuteOptions
     from builda.builder.locking import Pins
     from builda.events import Emit
     from builda.frontend.checks import Facts, Finding
@@ -88,8 +88,8 @@ def build(builder: Builder, request: BuildRequest, options: ExecuteOptions | Non
 
     Raises ContainerfileError with the place and an excerpt for what cannot be built, StepFailed for a step that fails.
     """
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.execute import execute
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.execute import execute
     from builda.frontend.parse import parse
 
     chosen = options or ExecuteOptions()
@@ -109,8 +109,8 @@ def stop_before(builder: Builder, request: BuildRequest, options: ExecuteOptions
     It is noted like one of a failed step, and the caller's to remove. Raises what `build` raises, and InvalidValue for
     a step that is not there.
     """
-    from builda.builder.build.execute import stop_before
     from builda.builder.debug.stepsearch import found_step
+    from builda.builder.execution.execute import stop_before
     from builda.frontend.parse import parse
 
     source = read(builder, request)
@@ -136,7 +136,7 @@ def build_directory(
 
     Raises what `build` raises, and NotFound where there is no Containerfile. No name is given when the build fails.
     """
-    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.builder.image.push import local_name
 
     full_names = [local_name(name) for name in names]

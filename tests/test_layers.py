@@ -142,8 +142,8 @@ WITHIN: dict[str, frozenset[str]] = {
     "builder.copy": frozenset({"builder", "builder.image"}),
     "builder.image": frozenset({"builder"}),
     "builder.debug": frozenset({"builder", "builder.run", "builder.image"}),
-    "builder.build": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.debug"}),
-    "builder.cached": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.build"}),
+    "builder.execution": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.debug"}),
+    "builder.cached": frozenset({"builder", "builder.run", "builder.copy", "builder.image", "builder.execution"}),
     "fs": frozenset({"fs.trees"}),
     "fs.trees": frozenset({"fs"}),
     "fs.lists": frozenset({"fs", "fs.trees"}),
@@ -159,8 +159,8 @@ WITHIN: dict[str, frozenset[str]] = {
     "cli.progress": frozenset({"cli.format"}),
     "cli.report": frozenset({"cli.format"}),
 }
-"""Of a package with sub-packages, which of them may import which. In `builder`, `build` uses the primitives, and they
-not it. In `fs`, what writes trees knows nothing of lists. In `cli`, `verbs` stands for its table: other rooms import
+"""Of a package with sub-packages, which of them may import which. In `builder`, `execution` uses the primitives, not
+they it. In `fs`, what writes trees knows nothing of lists. In `cli`, `verbs` stands for its table: other rooms import
 no verb's module until it is asked for."""
 
 

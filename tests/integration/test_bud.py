@@ -317,7 +317,7 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
     identity, loaded = again.stdout.splitlines()
     assert identity == first
     imported = frozenset(loaded.split())
-    assert "builda.builder.build.execute" in imported
+    assert "builda.builder.execution.execute" in imported
     left_out = (
         "registry",
         "containersconf",
@@ -325,9 +325,9 @@ def test_a_cached_build_imports_nothing_for_registries_copies_and_commands(
         "builder.copy.copying",
         "builder.copy.git",
         "builder.run",
-        "builder.build.perform",
-        "builder.build.cachefrom",
-        "builder.build.explain",
+        "builder.execution.perform",
+        "builder.execution.cachefrom",
+        "builder.execution.explain",
         "builder.image.commit",
         "builder.image.layers",
         "isolation",

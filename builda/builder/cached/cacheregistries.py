@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from builda.builder.build.cachefrom import ImportedSteps
-from builda.builder.build.cacheplaces import places
-from builda.builder.build.cacheto import Export, Remembered, push_cache
 from builda.builder.cached.working import cache_of, tip_of
+from builda.builder.execution.cachefrom import ImportedSteps
+from builda.builder.execution.cacheplaces import places
+from builda.builder.execution.cacheto import Export, Remembered, push_cache
 from builda.builder.image.layers import LayerOptions
 from builda.builder.image.pull import machine_platform
 from builda.builder.imageoptions import RegistryAccess
@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from builda.builder.build.tip import Layer
     from builda.builder.context import Context
+    from builda.builder.execution.tip import Layer
     from builda.store.containers import StepCache, WorkingContainer
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from builda.builder.build.buildoptions import ExecuteOptions
-from builda.builder.build.keys import base_key
 from builda.builder.cached.working import absorbed, taken_down
+from builda.builder.execution.buildoptions import ExecuteOptions
+from builda.builder.execution.keys import base_key
 from builda.builder.working_tree import occupied
 from builda.store.containers import StepCache
 from builda.values import replace

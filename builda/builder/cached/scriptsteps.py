@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 
-from builda.builder.build.keys import keyed, seen
-from builda.builder.build.step_inputs import StepInputs
 from builda.builder.cached.caching import OUTPUT_LIMIT, takes_output, why_not_looked_up
 from builda.builder.cached.working import Wanted, absorbed, cache_of, find, frozen, moved_to, taken_down, wanted
+from builda.builder.execution.keys import keyed, seen
+from builda.builder.execution.step_inputs import StepInputs
 from builda.builder.imageoptions import PullOptions
 from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import remembered
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeGuard
 
-    from builda.builder.build.cachefrom import ImportedSteps
     from builda.builder.cached.caching import Caching
     from builda.builder.context import Context
+    from builda.builder.execution.cachefrom import ImportedSteps
     from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
     from builda.store.containers import WorkingContainer
@@ -317,7 +317,7 @@ class _Work:
         if found is not None:
             self._tell("its output was not taken down")
         elif cache_of(self._container).explains:
-            from builda.builder.build.explain import explain_miss
+            from builda.builder.execution.explain import explain_miss
 
             self._tell(explain_miss(self._ctx.store.steps, sought.explanation))
         else:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 from contextlib import contextmanager
 
-from builda.builder.build.keys import Changes, explained
-from builda.builder.build.lookup import Lookup
-from builda.builder.build.tip import Layer, LayerLost, Tip
+from builda.builder.execution.keys import Changes, explained
+from builda.builder.execution.lookup import Lookup
+from builda.builder.execution.tip import Layer, LayerLost, Tip
 from builda.builder.mountpoint_cleanup import settle
 from builda.builder.records import timestamp
 from builda.events import Warned
@@ -27,8 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from builda.builder.build.cachefrom import ImportedSteps
     from builda.builder.context import Context
+    from builda.builder.execution.cachefrom import ImportedSteps
     from builda.store.containers import WorkingContainer
     from builda.store.steps import Content, StepResult
 
@@ -175,7 +175,7 @@ def _here(
     """The found content, fetched into a snapshot of this store if it has files; None, with a warning, if it is lost."""
     if not isinstance(found.content, Blob | Remote):
         return found.content
-    from builda.builder.build.cachefrom import fetched
+    from builda.builder.execution.cachefrom import fetched
 
     tip = tip_of(ctx, container, with_base=True)
     layer = Layer(History(), found.content)

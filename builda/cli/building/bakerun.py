@@ -1,7 +1,7 @@
 """Many builds at once on this machine: a process forks for each, and this one shows what all of them do.
 
 Processes that fork are made before anything else, while this process has one thread. What builds share is found in the
-store: while one of them performs a step, the others wait for its result (`builder/build/turns.py`).
+store: while one of them performs a step, the others wait for its result (`builder/execution/turns.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LINE = 1 << 16
 _FIRST = tuple(
     f"builda.{name}"
-    for name in """api containerfile host.modes builder.build.execute builder.build.perform builder.image.commit
+    for name in """api containerfile host.modes builder.execution.execute builder.execution.perform builder.image.commit
     builder.image.push builder.image.pull builder.run.run builder.copy.copying cli.verbs.build cli.building.buildinput
     cli.verbs.buildresult store.store""".split()
 )

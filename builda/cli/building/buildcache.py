@@ -8,8 +8,8 @@ from builda.events import Warned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.buildoptions import Built
-    from builda.builder.build.cachefrom import CachePlace
+    from builda.builder.execution.buildoptions import Built
+    from builda.builder.execution.cachefrom import CachePlace
     from builda.builder.imageoptions import RegistryAccess
     from builda.cli.core.verbsession import Session
 
@@ -18,7 +18,7 @@ def places(items: tuple[str, ...], option: str) -> tuple[CachePlace, ...]:
     """The repositories meant, as Buildah's users write them (without a tag) or BuildKit's."""
     if not items:
         return ()
-    from builda.builder.build.cacheplaces import places
+    from builda.builder.execution.cacheplaces import places
 
     return places(items, option)
 
@@ -38,7 +38,7 @@ def push(session: Session, built: Built, items: tuple[str, ...], access: Registr
     """Push what the build's steps led to."""
     if built.export is None:
         return
-    from builda.builder.build.cacheto import push_cache
+    from builda.builder.execution.cacheto import push_cache
 
     for place in places(items, "--cache-to"):
         if not session.quiet:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from typing import Any
 
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.stageimages import StageImages
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.stageimages import StageImages
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.run.cachetravel import CacheTravel
     from builda.cli.building.contexts import BuildContext, NamedContexts
@@ -191,7 +191,7 @@ def _travel(session: Session, access: RegistryAccess, values: dict[str, Any]) ->
 def execute_options(
     session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any], *, live: bool
 ) -> ExecuteOptions:
-    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import CommitOptions, PullOptions
 
     timestamp = values.pop("timestamp")
@@ -260,7 +260,7 @@ def _stage_images(save: bool, labelled: bool, labels: tuple[str, ...]) -> StageI
         raise InvalidValue('"--stage-labels" requires "--save-stages"')
     if not save:
         return None
-    from builda.builder.build.stageimages import StageImages
+    from builda.builder.execution.stageimages import StageImages
 
     return StageImages(labelled=labelled, labels=further)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from builda.builder.build.buildoptions import Built, ExecuteOptions
+    from builda.builder.execution.buildoptions import Built, ExecuteOptions
     from builda.builder.imageoptions import Attest
     from builda.cli.building.contexts import BuildContext
     from builda.cli.core.verbsession import Session

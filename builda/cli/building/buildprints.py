@@ -24,7 +24,7 @@ def print_findings(findings: Any) -> None:
 
 def print_script(session: Session, request: BuildRequest, inputs: Inputs, values: dict[str, Any]) -> None:
     from builda import containerfile
-    from builda.builder.build.planscript import ScriptRequest, script
+    from builda.builder.execution.planscript import ScriptRequest, script
 
     if request.fetched:
         raise Unsupported("a script needs a context that stays", hint="fetch it, and name the directory")
@@ -56,7 +56,7 @@ def print_script(session: Session, request: BuildRequest, inputs: Inputs, values
 
 def print_plan(plan: Any, plan_format: str) -> None:
     if plan_format == "text":
-        from builda.builder.build.plantext import plan_text
+        from builda.builder.execution.plantext import plan_text
 
         print_words(plan_text(plan))
         return
@@ -64,7 +64,7 @@ def print_plan(plan: Any, plan_format: str) -> None:
         raise InvalidValue(f"unknown format of a plan: {plan_format}", hint="it is text or json")
     import json
 
-    from builda.builder.build.keys import canonical
+    from builda.builder.execution.keys import canonical
     from builda.cli.core.output import print_json
 
     print_json(json.loads(canonical(plan)))

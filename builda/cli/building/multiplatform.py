@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from builda.builder.build.buildoptions import Built, ExecuteOptions
+    from builda.builder.execution.buildoptions import Built, ExecuteOptions
     from builda.cli.building.buildlog import Attesting
     from builda.cli.core.verbsession import Session
     from builda.containerfile import BuildRequest
@@ -61,7 +61,7 @@ def build(
 ) -> tuple[Built, ...]:
     """Build for each platform; the results in the same order. Before, check that commands can run on all of them."""
     from builda import containerfile
-    from builda.builder.build.plan_needs import check_runs
+    from builda.builder.execution.plan_needs import check_runs
     from builda.builder.image.pull import machine_platform
 
     platforms = [platform or machine_platform() for platform in wanted]

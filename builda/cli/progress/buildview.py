@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from builda.builder.build.buildoptions import Built
+    from builda.builder.execution.buildoptions import Built
     from builda.cli.progress.live import Live
     from builda.cli.progress.observer import Observer
 

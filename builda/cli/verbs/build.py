@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import Inputs, RegistryAccess
     from builda.builder.locking import Locked, Locking
     from builda.cli.building.buildlog import Attesting

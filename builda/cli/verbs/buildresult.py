@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.builder.build.buildoptions import Built, ExecuteOptions
+    from builda.builder.execution.buildoptions import Built, ExecuteOptions
     from builda.cli.core.verbsession import Session
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import click
 import pytest
 
-from builda.builder.build.buildoptions import ExecuteOptions
-from builda.builder.build.keys import step_key
-from builda.builder.build.planscript import ScriptRequest, script
+from builda.builder.execution.buildoptions import ExecuteOptions
+from builda.builder.execution.keys import step_key
+from builda.builder.execution.planscript import ScriptRequest, script
 from builda.builder.imageoptions import CommitOptions, Inputs
 from builda.cli.core.commands import make_group
 from builda.errors import BuildaError

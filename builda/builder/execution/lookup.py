@@ -6,16 +6,16 @@ what is found is always the beginning of the stage.
 
 from __future__ import annotations
 
-from builda.builder.build.keys import explained
+from builda.builder.execution.keys import explained
 from builda.store.steps import Blob, Empty, Remote, StepResult, Told, Tree, snapshot_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.builder.build.cachefrom import ImportedSteps
-    from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.execution.cachefrom import ImportedSteps
+    from builda.builder.execution.tip import Tip
     from builda.oci.digest import Digest
     from builda.store.drivers import Driver
     from builda.store.steps import Content

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from builda.builder.build.keys import explained, keyed, seen, step_key, turn_of
-from builda.builder.build.tip import Layer
+from builda.builder.execution.keys import explained, keyed, seen, step_key, turn_of
+from builda.builder.execution.tip import Layer
 from builda.builder.records import timestamp
 from builda.oci.config import History
 from builda.oci.digest import Digest
@@ -15,16 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.cacheto import Remembered
-    from builda.builder.build.lookup import Lookup
-    from builda.builder.build.perform import Performer
-    from builda.builder.build.step_events import StepEvents
-    from builda.builder.build.step_inputs import StepInputs
-    from builda.builder.build.tip import Tip
-    from builda.builder.build.turns import Turns
     from builda.builder.context import Context
     from builda.builder.debug.keptstep import KeptStep
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.cacheto import Remembered
+    from builda.builder.execution.lookup import Lookup
+    from builda.builder.execution.perform import Performer
+    from builda.builder.execution.step_events import StepEvents
+    from builda.builder.execution.step_inputs import StepInputs
+    from builda.builder.execution.tip import Tip
+    from builda.builder.execution.turns import Turns
     from builda.plan import MakeDirectory, Plan, Run, Step
     from builda.store.containers import WorkingContainer
     from builda.store.steps import StepResult
@@ -155,7 +155,7 @@ class StepRunner:
         self._ctx.decided("cache", lambda: self._said(index, key, tip.key, inputs, explanation, found))
         if found is None:
             if self._options.explain or self._options.tells_misses:
-                from builda.builder.build.explain import explain_miss
+                from builda.builder.execution.explain import explain_miss
 
                 reason = explain_miss(self._ctx.store.steps, explanation)
                 text = step.text or step.created_by or ""
@@ -201,7 +201,7 @@ class StepRunner:
 
     def _export(self, key: Digest, created: float, tip: Tip) -> None:
         if self._options.export:
-            from builda.builder.build.cacheto import Remembered
+            from builda.builder.execution.cacheto import Remembered
 
             self.done.append(Remembered(key, created, tip.layers, tip.base_diff_ids))
 
@@ -217,7 +217,7 @@ class StepRunner:
         """Whether a step was found, for --log-level debug."""
         read = "".join(f", {what} {digest}" for what, digest in inputs.items())
         if found is None:
-            from builda.builder.build.explain import explain_miss
+            from builda.builder.execution.explain import explain_miss
 
             outcome = f"not found: {explain_miss(self._ctx.store.steps, explanation)}"
         else:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from builda.builder.build.cachefrom import CachePlace, read_steps
-from builda.builder.build.cacheto import Export, Remembered, push_cache
-from builda.builder.build.tip import Layer
+from builda.builder.execution.cachefrom import CachePlace, read_steps
+from builda.builder.execution.cacheto import Export, Remembered, push_cache
+from builda.builder.execution.tip import Layer
 from builda.builder.image.layers import LayerOptions
 from builda.builder.imageoptions import RegistryAccess
 from builda.errors import RegistryError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from builda.builder.build.stage_start import base_text, first_tip
-from builda.builder.build.step_events import instructions
-from builda.builder.build.tip import LayerLost
+from builda.builder.execution.stage_start import base_text, first_tip
+from builda.builder.execution.step_events import instructions
+from builda.builder.execution.tip import LayerLost
 from builda.errors import BuildaError, ContainerfileError, StepFailed, TreeNeeded, of_system
 from builda.events import StageSaved
 from builda.linux.stopping import Stopped
@@ -13,13 +13,13 @@ from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.output_tail import Tails
-    from builda.builder.build.stage_commit import StageCommits
-    from builda.builder.build.step_events import StepEvents
-    from builda.builder.build.step_runner import StepRunner
-    from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.output_tail import Tails
+    from builda.builder.execution.stage_commit import StageCommits
+    from builda.builder.execution.step_events import StepEvents
+    from builda.builder.execution.step_runner import StepRunner
+    from builda.builder.execution.tip import Tip
     from builda.linux.stopping import Stop
     from builda.oci.digest import Digest
     from builda.plan import Plan, Stage, Step
@@ -96,7 +96,7 @@ class StageRunner:
     def _label(self, index: int, stage: Stage) -> None:
         images = self._options.stage_images
         if images is not None and images.labelled and instructions(stage) > 1:
-            from builda.builder.build.stageimages import stage_labels
+            from builda.builder.execution.stageimages import stage_labels
 
             base = base_text(self._plan, stage, self._tips, self._images)
             self._steps.run(index, stage_labels(stage.name or str(index), base))
@@ -112,12 +112,12 @@ class StageRunner:
                 raise
             if isinstance(error, TreeNeeded) and self._ctx.store.snapshots.driver.has_trees:
                 raise
-            from builda.builder.build.step_failure import step_failed
+            from builda.builder.execution.step_failure import step_failed
 
             cause = of_system(error) if isinstance(error, OSError) else error
             failure = step_failed(step, cause, self._tails.of(self._events.label(index)))
             if self._options.keeps_failed:
-                from builda.builder.build.step_keeping import keep_failed
+                from builda.builder.execution.step_keeping import keep_failed
 
                 keep_failed(self._ctx, self._steps, self._events, index, step, self._options, failure)
             raise failure from error
@@ -136,7 +136,7 @@ class StageRunner:
         wanted = self._options.stage_images
         if wanted is None or not self._is_saved(index):
             return
-        from builda.builder.build.stageimages import stage_commit
+        from builda.builder.execution.stageimages import stage_commit
 
         options = stage_commit(wanted, self._options.commit, self._tips[index].config)
         image, cached = self._commits.image_of(index, options)

@@ -32,7 +32,7 @@ from builda.values import dataclass, values_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import CommitOptions
     from builda.oci.config import Healthcheck
     from builda.plan import Location, Plan, RunMount, RunOptions, Source, Stage, Step

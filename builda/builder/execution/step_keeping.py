@@ -14,10 +14,10 @@ from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.step_events import StepEvents
-    from builda.builder.build.step_runner import StepRunner
     from builda.builder.context import Context
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.step_events import StepEvents
+    from builda.builder.execution.step_runner import StepRunner
     from builda.plan import Step
     from builda.store.containers import WorkingContainer
 

@@ -10,8 +10,8 @@ them; they are performed once more then.
 
 from __future__ import annotations
 
-from builda.builder.build.cachefrom import read_steps
-from builda.builder.build.tip import Layer, frozen
+from builda.builder.execution.cachefrom import read_steps
+from builda.builder.execution.tip import Layer, frozen
 from builda.errors import BuildaError, CorruptContent, NotFound, RegistryError
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
@@ -28,8 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.builder.build.cachefrom import CachePlace, ImportedSteps
     from builda.builder.context import Context
+    from builda.builder.execution.cachefrom import CachePlace, ImportedSteps
     from builda.builder.image.layers import LayerOptions
     from builda.builder.imageoptions import RegistryAccess
     from builda.oci.manifest import Manifest

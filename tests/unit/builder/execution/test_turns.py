@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builda.builder.build.turns import Turns
+from builda.builder.execution.turns import Turns
 from builda.events import Event
 from builda.linux.fork import start
 from builda.oci.digest import Digest

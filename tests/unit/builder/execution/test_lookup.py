@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 
-from builda.builder.build.lookup import usable
-from builda.builder.build.tip import Layer, Tip
+from builda.builder.execution.lookup import usable
+from builda.builder.execution.tip import Layer, Tip
 from builda.oci.config import History, empty_config
 from builda.oci.descriptor import Descriptor, Platform
 from builda.oci.digest import Digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.build.keys import config_key, image_key
+from builda.builder.execution.keys import config_key, image_key
 from builda.builder.imageoptions import CommitOptions
 from builda.plan import FromImage
 from builda.values import replace
@@ -11,10 +11,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.perform import Performer
-    from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.perform import Performer
+    from builda.builder.execution.tip import Tip
     from builda.oci.digest import Digest
     from builda.plan import Plan
     from builda.store.store import Image

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from builda.builder.build.keys import base_key
-from builda.builder.build.tip import Tip
+from builda.builder.execution.keys import base_key
+from builda.builder.execution.tip import Tip
 from builda.builder.from_image import base_annotations, image_name
 from builda.builder.image.pull import machine_platform, pull
 from builda.oci.config import empty_config
@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builda.builder.build.buildoptions import ExecuteOptions
     from builda.builder.context import Context
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.oci.digest import Digest
     from builda.plan import Plan, Stage
     from builda.store.drivers import Driver

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.build.output_tail import KEPT, Tails
+from builda.builder.execution.output_tail import KEPT, Tails
 from builda.events import CommandOutput, Event, StepStarted
 
 

@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from builda.builder.build.buildoptions import ExecuteOptions
-from builda.builder.build.keys import base_key, canonical, explained, image_key, keyed, run_identity, seen, step_key
+from builda.builder.execution.buildoptions import ExecuteOptions
+from builda.builder.execution.keys import base_key, canonical, explained, image_key, keyed, run_identity, seen, step_key
 from builda.builder.imageoptions import Attest, CommitOptions, RegistryAccess
 from builda.oci.config import ImageConfig
 from builda.oci.descriptor import Platform

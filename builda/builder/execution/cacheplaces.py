@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builda.builder.build.cachefrom import CachePlace
+from builda.builder.execution.cachefrom import CachePlace
 from builda.errors import InvalidValue, Unsupported
 from builda.oci.reference import Reference, parse_short
 

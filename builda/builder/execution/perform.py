@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 
-from builda.builder.build.tip import Layer, Tip
+from builda.builder.execution.tip import Layer, Tip
 from builda.builder.image.layers import LayerOptions, StoredLayer
 from builda.errors import CommandFailed
 from builda.events import Warned
@@ -22,12 +22,12 @@ from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.buildoptions import ExecuteOptions
-    from builda.builder.build.cachefrom import ImportedSteps
-    from builda.builder.build.step_events import StepEvents
-    from builda.builder.build.step_inputs import StepInputs
     from builda.builder.context import Context
     from builda.builder.debug.keptstep import KeptStep
+    from builda.builder.execution.buildoptions import ExecuteOptions
+    from builda.builder.execution.cachefrom import ImportedSteps
+    from builda.builder.execution.step_events import StepEvents
+    from builda.builder.execution.step_inputs import StepInputs
     from builda.builder.imageoptions import Inputs
     from builda.builder.run.command import Surroundings
     from builda.linux.stopping import Stop
@@ -221,7 +221,7 @@ class Performer:
             return
         store = self._ctx.store
         base = None if tip.image is None else store.snapshots.unpack(tip.image, self._ctx.emit, as_list=self._as_list)
-        from builda.builder.build.cachefrom import fetched
+        from builda.builder.execution.cachefrom import fetched
 
         before = tip.layers
         tip.layers = fetched(self._ctx, self._imported, before, base, tip.base_diff_ids, as_list=self._as_list)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from builda.builder.build.scheduler import run_stages
+from builda.builder.execution.scheduler import run_stages
 from builda.linux.stopping import Stop, Stopped
 
 NEEDS: Mapping[int, Sequence[int]] = {0: (), 1: (), 2: (0, 1), 3: (2,)}

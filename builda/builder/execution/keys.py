@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from builda.builder.build.buildoptions import ExecuteOptions
+    from builda.builder.execution.buildoptions import ExecuteOptions
     from builda.builder.imageoptions import CommitOptions
     from builda.oci.config import ImageConfig
     from builda.oci.descriptor import Platform

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from _thread import allocate_lock  # threading takes a millisecond to import
 
-from builda.builder.build.buildoptions import Built, ExecuteOptions
-from builda.builder.build.lookup import Lookup
-from builda.builder.build.output_tail import Tails
-from builda.builder.build.plan_needs import check_networks, check_no_runs, check_runs, first_run, is_unpacked
-from builda.builder.build.scheduler import run_stages
-from builda.builder.build.stage_commit import StageCommits
-from builda.builder.build.stage_runner import StageRunner
-from builda.builder.build.step_events import StepEvents
-from builda.builder.build.step_inputs import StepInputs
-from builda.builder.build.step_runner import StepRunner
-from builda.builder.build.tip import LayerLost
-from builda.builder.build.turns import Turns
+from builda.builder.execution.buildoptions import Built, ExecuteOptions
+from builda.builder.execution.lookup import Lookup
+from builda.builder.execution.output_tail import Tails
+from builda.builder.execution.plan_needs import check_networks, check_no_runs, check_runs, first_run, is_unpacked
+from builda.builder.execution.scheduler import run_stages
+from builda.builder.execution.stage_commit import StageCommits
+from builda.builder.execution.stage_runner import StageRunner
+from builda.builder.execution.step_events import StepEvents
+from builda.builder.execution.step_inputs import StepInputs
+from builda.builder.execution.step_runner import StepRunner
+from builda.builder.execution.tip import LayerLost
+from builda.builder.execution.turns import Turns
 from builda.builder.image.pull import machine_platform
 from builda.errors import TreeNeeded
 from builda.events import BlobProgress, Warned, WorkProgress
@@ -34,11 +34,11 @@ from builda.values import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.cachefrom import ImportedSteps
-    from builda.builder.build.cacheto import Export
-    from builda.builder.build.perform import Performer
-    from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.execution.cachefrom import ImportedSteps
+    from builda.builder.execution.cacheto import Export
+    from builda.builder.execution.perform import Performer
+    from builda.builder.execution.tip import Tip
     from builda.events import Event
     from builda.plan import Plan
     from builda.store.containers import WorkingContainer
@@ -118,7 +118,7 @@ def _imported(ctx: Context, plan: Plan, options: ExecuteOptions) -> ImportedStep
     """The caches of --cache-from; None without any."""
     if not (options.cache_from and options.cache and options.layers):
         return None
-    from builda.builder.build.cachefrom import ImportedSteps
+    from builda.builder.execution.cachefrom import ImportedSteps
 
     target = _cache_target(plan, options)
     return ImportedSteps(ctx, tuple(place.reference(target) for place in options.cache_from), options.inputs.access)
@@ -209,7 +209,7 @@ class _Execution:
 
     def stop(self) -> WorkingContainer:
         """Perform all stages, the target up to a step; the container that the step would be performed in."""
-        from builda.builder.build.step_keeping import kept_step
+        from builda.builder.execution.step_keeping import kept_step
 
         self._perform()
         step, target = self._options.stops_before, self._plan.target
@@ -251,7 +251,7 @@ class _Execution:
         """The Performer, made at the first miss: a build that finds every step does not import it."""
         with self._lock:
             if self._made is None:
-                from builda.builder.build.perform import Performer
+                from builda.builder.execution.perform import Performer
 
                 self._made = Performer(
                     self._ctx,
@@ -266,7 +266,7 @@ class _Execution:
 
     def _export(self) -> Export:
         """The results of all steps, for `cacheto`."""
-        from builda.builder.build.cacheto import Export
+        from builda.builder.execution.cacheto import Export
         from builda.builder.image.layers import LayerOptions
 
         target, how = _cache_target(self._plan, self._options), LayerOptions.of(self._options.commit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from builda.builder.build.tip import LayerLost
+from builda.builder.execution.tip import LayerLost
 from builda.errors import BuildaError, CorruptContent, RegistryError, Unsupported
 from builda.events import BlobProgress, Warned
 from builda.oci.config import chain_ids
@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.build.tip import Layer
     from builda.builder.context import Context
+    from builda.builder.execution.tip import Layer
     from builda.builder.imageoptions import RegistryAccess
     from builda.oci.descriptor import Descriptor
     from builda.oci.reference import Reference

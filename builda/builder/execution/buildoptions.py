@@ -9,9 +9,9 @@ from builda.values import dataclass
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builda.builder.build.cachefrom import CachePlace
-    from builda.builder.build.cacheto import Export
-    from builda.builder.build.stageimages import StageImages
+    from builda.builder.execution.cachefrom import CachePlace
+    from builda.builder.execution.cacheto import Export
+    from builda.builder.execution.stageimages import StageImages
     from builda.builder.imageoptions import ImageFormat
     from builda.plan import Step
     from builda.store.store import Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock  # threading takes a millisecond to import
 
-from builda.builder.build.keys import is_remote
+from builda.builder.execution.keys import is_remote
 from builda.errors import NotFound
 from builda.plan import Context as BuildContext
 from builda.plan import Copy, FromContainer, FromImage, FromStage, MakeDirectory, NamedContext, Run
@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from builda.builder.build.tip import Tip
     from builda.builder.context import Context
+    from builda.builder.execution.tip import Tip
     from builda.builder.imageoptions import Inputs, PullOptions
     from builda.oci.digest import Digest
     from builda.plan import Source
