@@ -420,7 +420,7 @@ def test_a_copy_of_a_script_that_fails_is_kept(builda: Builda, base: str) -> Non
 
 def test_a_session_in_a_session_is_told_by_the_outer_one(builda: Builda) -> None:
     result = session(builda, "builda session --keep-failed true")
-    assert "--keep-failed is said to the outer session" in result.stderr
+    assert "--keep-failed belongs on the outer session" in result.stderr
 
 
 def test_a_build_in_a_session_keeps_its_failed_step(builda: Builda, base: str, context: Path) -> None:
