@@ -114,10 +114,13 @@ SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 SYS_PTRACE = {"x86_64": 101, "aarch64": 117}
 SYS_SIGNALFD4 = {"x86_64": 289, "aarch64": 74}
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+SYS_STATX = {"x86_64": 332, "aarch64": 291}
 SYS_LANDLOCK_CREATE_RULESET = 444
 SYS_LANDLOCK_ADD_RULE = 445
 SYS_LANDLOCK_RESTRICT_SELF = 446
 
+_STATX = _struct.Struct("=I76xqI164x")  # struct statx: mask, time of birth
+_STATX_BTIME = 0x800
 _OPEN_HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _SIGNAL_SET = 128  # bytes of sigset_t
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
@@ -398,6 +401,13 @@ def file_status(
     if _libc.syscall(number, directory, path, *before, buffer, *after) < 0:
         raise _failure("stat")
     return buffer.raw
+
+
+def birth_time_ns(fd: int) -> int | None:
+    """When an open file was made, in nanoseconds since 1970; None if its file system does not say."""
+    data = file_status(SYS_STATX[os.uname().machine], fd, b"", (AT_EMPTY_PATH, _STATX_BTIME), (), _STATX.size)
+    mask, seconds, nanoseconds = _STATX.unpack(data)
+    return seconds * 10**9 + nanoseconds if mask & _STATX_BTIME else None
 
 
 def renew_access_time(path: bytes) -> None:

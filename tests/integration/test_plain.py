@@ -23,6 +23,32 @@ def test_the_image_is_the_one_that_overlay_makes(case: Case, tmp_path: Path, bas
     assert plain["OCIv1"] == overlay["OCIv1"]
 
 
+MOVES = {
+    "a file over an equal one": "mv /d/a /d/b",
+    "files that change places": "mv /d/a /d/t; mv /d/b /d/a; mv /d/t /d/b",
+    "a file over an equal one in another directory": "mv /d/a /e/b",
+    "a file over one that is older": "mv /d/a /d/old",
+    "a file over one with another mode": "mv /d/a /d/secret",
+    "a file that is moved and written again": "mv /d/a /d/b; echo 1 > /d/b; touch -d @7 /d/b",
+    "a copy over an equal file": "cp -p /d/a /d/t; mv /d/t /d/b",
+    "a copy in place of a removed file": "rm /d/b /d/old; cp -p /d/a /d/t; mv /d/t /d/b",
+    "a file in a directory that was made again": "mv /d/a /t; rm -r /e; mkdir /e; mv /t /e/b",
+    "a directory in place of an equal one": "rm -r /e; mv /d /e",
+}
+
+
+@pytest.mark.parametrize("moves", MOVES)
+def test_moved_files_are_recorded_as_overlay_records_them(moves: str, tmp_path: Path, base_store: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    files = "d/a d/b e/a e/b d/old d/secret"
+    made = f"mkdir /d /e; for f in {files}; do echo 1 > /$f; touch -d @7 /$f; done; touch -d @6 /d/old"
+    steps = f"FROM localhost/busybox\nRUN {made}; chmod 600 /d/secret\nRUN {MOVES[moves]}\n"
+    (context / "Containerfile").write_text(steps)
+    overlay, plain = both(tmp_path, base_store, "plain", context)
+    assert plain["OCIv1"] == overlay["OCIv1"]
+
+
 class Plain(NamedTuple):
     """builda on a store with the plain driver."""
 

@@ -28,6 +28,7 @@ from builda.fs.tar import (
 from builda.fs.tarread import iter_members
 from builda.fs.trees.beneath import Beneath, has_look, is_copy
 from builda.fs.whiteouts import OPAQUE, WHITEOUT, is_marked_opaque, is_no_name
+from builda.linux.syscalls import birth_time_ns
 from builda.values import NamedTuple
 
 TYPE_CHECKING = False
@@ -496,6 +497,8 @@ class _Changes(_Walk):
         self.before = before
         self.after = after
         self.children: dict[bytes, set[bytes]] = {}
+        self.places = {found.ino: path for path, found in before.items()}
+        self.moved: list[bytes] = []  # directories down to here that had other names
         for path in filter(None, before):
             head, _, tail = path.rpartition(b"/")
             self.children.setdefault(head, set()).add(tail)
@@ -528,15 +531,40 @@ class _Changes(_Walk):
             self.after[path] = known
             return False
         self.after[path] = found = _with_content(parent, name, found, info.st_nlink)
-        return known is None or not found.content or known._replace(ctime_ns=0) != found._replace(ctime_ns=0)
+        if known is None or not found.content or known._replace(ctime_ns=0, ino=0) != found._replace(ctime_ns=0, ino=0):
+            return True
+        return not self.was_before(parent, name, found, known)
+
+    def was_before(self, parent: int, name: bytes, found: Fingerprint, known: Fingerprint) -> bool:
+        """Whether a file that equals `known`, the former one of this name, is an older file, perhaps of another name.
+
+        Overlay would have copied such a file up. It cannot rename directories: programs make them again, with new
+        files. A file that was made meanwhile may have the inode number of a removed one.
+        """
+        origin = self.before.get(self.places.get(found.ino, b""))
+        if origin is None or origin.ino != found.ino or self.moved:
+            return False
+        fd = os.open(name, _OPEN_FILE, dir_fd=parent)
+        try:
+            born = birth_time_ns(fd)
+        finally:
+            os.close(fd)
+        return known.ino == found.ino if born is None else born <= origin.ctime_ns
 
     def enter(self, fd: int, path: bytes, info: os.stat_result) -> None:
         values = xattrs.recorded(fd)
         entry = self.header(path, DIRECTORY, info, xattrs=values)
+        if self.places.get(info.st_ino, path[:-1]) != path[:-1]:
+            self.moved.append(path)
         if self.is_new(path.rstrip(b"/"), _fingerprint_of_directory(info, values)):
             self.add(entry)
         else:
             self.pending.append(entry)
+
+    def leave(self, path: bytes) -> None:
+        super().leave(path)
+        if self.moved and self.moved[-1] == path:
+            self.moved.pop()
 
     def is_new(self, path: bytes, found: Fingerprint) -> bool:
         self.after[path] = found
