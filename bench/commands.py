@@ -1,8 +1,9 @@
-"""What commands cost in the modes `single` and `traced`, beside chroot(2) as root: docs/rootless.md has the figures.
+"""What commands cost in the modes `single` and `traced`, beside root: docs/rootless.md has the figures.
 
     python -m bench.commands [--rounds N] [--calls]
 
-Each round runs the same commands in a simulated pod of each kind, on a volume in memory, in turn. They install packages
+Each round runs the same commands in a simulated pod of each kind, on a volume in memory, in turn: `native` is root in a
+copied tree by chroot(2), `direct` root's `builda run`, whose tree is an overlay with namespaces. They install packages
 that the base image has downloaded already, and a program makes 20,000 calls of each kind. Times are those that the
 commands see. The smallest of all rounds is printed, since other work on the machine only ever adds to one. `--calls`
 leaves the packages out.
@@ -23,7 +24,7 @@ PACKAGES = "gcc make python3-minimal"
 QUIETLY = "> /dev/null 2>&1 < /dev/null"
 INSTALL = f"DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends {PACKAGES} {QUIETLY}"
 KEEP = "-o APT::Keep-Downloaded-Packages=true"
-PODS = {"native": "privileged-root", "single": "rootless-nosetuid", "traced": "restricted"}
+PODS = {"native": "privileged-root", "direct": "privileged-root", "single": "rootless-nosetuid", "traced": "restricted"}
 CALLS = r"""
 #include <fcntl.h>
 #include <stdio.h>
