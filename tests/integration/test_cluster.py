@@ -302,7 +302,7 @@ def test_a_pod_that_is_lost_is_built_again_by_another(
     words: str,
 ) -> None:
     file = context / "Containerfile"
-    file.write_text(file.read_text() + "RUN echo reached; sleep 4\n")
+    file.write_text(file.read_text() + "RUN echo reached; sleep 8\n")  # longer than the 3 s of grace
     there.faults.on_log = (b'"reached', lambda pod: fault(there, pod))
     done = far.run(*BUD, "-t", server.name("app/lost:1"), context)
     assert re.search(f"did not finish: {words}", done.stderr)
