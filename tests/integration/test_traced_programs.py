@@ -22,6 +22,7 @@ from builda.isolation.traced.programs import (
     through_loader,
     through_script,
 )
+from tests.support.pathcalls import compiled, in_traced
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the other tests
 
 LOADER = b"/lib64/ld-linux-x86-64.so.2"
@@ -211,3 +212,11 @@ def test_programs_start_as_the_kernel_starts_them(tree: Path, new_box: Callable[
     assert expected["/dynamic", "dynamic", "a"] == "/dynamic [dynamic] [a] (dynamic) dynamic|a|\n"
     assert expected["/dynamic", "written"] == "ETXTBSY\n"
     assert found == expected
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_program_that_opens_many_files_keeps_its_processors(
+    rounds: int, tmp_path: Path, new_box: Callable[..., Any]
+) -> None:
+    assert in_traced(compiled("processors", tmp_path), new_box, str(rounds)) == "done\n"

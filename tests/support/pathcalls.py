@@ -33,7 +33,7 @@ _SAME_OBJECTS = re.compile(r"(?<= )(\d+ )?(?=(/[^ ]*)?/#\d)|(?<=/#)\d+|(\d+ )?/p
 def compiled(name: str, directory: Path) -> Path:
     """A static program from tests/pathcalls."""
     made = directory / name
-    subprocess.run(["cc", "-static", "-O1", "-o", made, SOURCE / f"{name}.c"], check=True)
+    subprocess.run(["cc", "-static", "-pthread", "-O1", "-o", made, SOURCE / f"{name}.c"], check=True)
     return made
 
 

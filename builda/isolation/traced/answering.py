@@ -49,7 +49,9 @@ class Supervisor:
         self.files = files = Files(self.listener, tree, processes, states)
         self.owners = files.owners
         self.outside = files.outside
-        rooms = (self, Opening(files), Looks(files), Entries(files), Changes(files), Attributes(files))
+        opening = Opening(files)
+        self.injecting = opening.injecting
+        rooms = (self, opening, Looks(files), Entries(files), Changes(files), Attributes(files))
         numbers = NUMBERS[os.uname().machine]
         self.uname_number = numbers["uname"]
         self.serve: dict[int, Callable[[int, Words], int | None]] = {
@@ -57,6 +59,7 @@ class Supervisor:
             for name in ANSWERED
             if name in numbers and name not in idcalls.CALLS
         }
+        self.opens = frozenset(numbers[name] for name in ("open", "creat", "openat", "openat2") if name in numbers)
         self.ids = {numbers[name]: name for name in idcalls.CALLS if name in numbers}
 
     def one(self) -> None:
@@ -72,6 +75,8 @@ class Supervisor:
         try:
             if self.owners.written.files:
                 self.owners.settle()
+            if self.injecting.is_kept and number not in self.opens:
+                self.injecting.release()
             name = self.ids.get(number)
             value = self.serve[number](tid, arguments) if name is None else self.answer_id(name, tid, arguments)
             if value is None:
@@ -104,6 +109,13 @@ class Supervisor:
         self.states[tid].umask = a[0] & 0o777
         self.go_on()
         return None
+
+    def sched_setaffinity(self, tid: int, a: Words) -> None:
+        self.injecting.may_change()
+        self.go_on()
+
+    def sched_getaffinity(self, tid: int, a: Words) -> None:
+        self.go_on()  # what a descriptor was put into has its processors back by now
 
     def chroot(self, tid: int, a: Words) -> int:
         fd = self.files.place(tid, *self.files.at(tid, AT_FDCWD, a[0]), follow=True)

@@ -38,7 +38,8 @@ tgkill 234 utimes 235 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 f
 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269
 unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
-execveat 322 userfaultfd 323 statx 332 mmap 9 getsockname 51 getpeername 52
+execveat 322 userfaultfd 323 statx 332 mmap 9 getsockname 51 getpeername 52 sched_setaffinity 203
+sched_getaffinity 204
 """
 _AARCH64 = """
 getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
@@ -52,6 +53,7 @@ fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg
 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198
 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
 removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222 getsockname 204 getpeername 205
+sched_setaffinity 122 sched_getaffinity 123
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -77,7 +79,7 @@ open creat openat openat2 stat lstat fstat newfstatat statx access faccessat fac
 mkdir mkdirat mknod mknodat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat chmod fchmod
 fchmodat fchmodat2 chown lchown fchown fchownat truncate utime utimes futimesat utimensat statfs umask chroot
 setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr
-fremovexattr uname mmap
+fremovexattr uname mmap sched_setaffinity sched_getaffinity
 """.split()
     + _IDS
 )

@@ -11,6 +11,7 @@ import struct
 
 from builda.isolation.child.notification import Listener
 from builda.isolation.traced.calling import call, signed
+from builda.isolation.traced.injecting import Injecting
 from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_inside
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ class Opening:
         self.memory = files.memory
         self.outside = files.outside
         self.listener = files.listener
+        self.injecting = Injecting(files.listener)
         self.waiting = 0
 
     def open(self, tid: int, a: Words) -> int | None:
@@ -233,7 +235,7 @@ class Opening:
         try:
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
                 self.written_to(tid, fd, flags)
-            return self.listener.inject(self.files.identity, fd, flags & os.O_CLOEXEC)
+            return self.injecting.inject(tid, self.files.identity, fd, flags & os.O_CLOEXEC)
         finally:
             os.close(fd)
 

@@ -151,6 +151,8 @@ class Tracer:
         is_thread = os.path.exists(f"/proc/{state.pid}/task/{child}")
         self.states[child] = state if is_thread else state.copy(child)
         self.processes.made(tid, child)
+        if self.supervisor is not None:
+            self.supervisor.injecting.made(tid, child)
         if child in self.early:
             self.early.discard(child)
             ptrace.go_on(child)
