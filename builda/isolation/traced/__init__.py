@@ -6,6 +6,7 @@ command never passes a path to the kernel, so it cannot change one between a che
 `opening`, `looks`, `entries`, `changes` and `attributes`, which find files by `files`. What a process must do itself
 (execve, chdir, connect …) gets another path in its registers (ptrace(2), `tracer`). `tree` finds paths, `caught_calls`
 has the numbers and the filters, `kept_aside` the owners and modes of files, `outside` what of the pod is shown,
-`programs` says how a program starts through the loader of its image, and `run` has both sides of a command.
+`injecting` puts descriptors into processes, `programs` says how a program starts through the loader of its image, and
+`run` has both sides of a command.
 Landlock, where the kernel has it, keeps the command's own calls inside the tree too.
 """

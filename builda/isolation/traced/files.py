@@ -163,8 +163,8 @@ class Files:
             if place.outside:
                 self.outside.check_seen(state, tid, place.path)
                 fd = os.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
-            elif place.removed and name in (b".", b".."):
-                fd = root.open(b"/", _DIRECTORY)  # the kernel refuses these names whatever the directory
+            elif place.removed is not None:
+                fd = os.dup(place.removed.fd)
             else:
                 fd = root.open(place.path, _DIRECTORY | os.O_NOFOLLOW)
         else:

@@ -114,12 +114,12 @@ class State:
 class Place(NamedTuple):
     """Where a path leads: into the tree (`path` is as the process sees it), or to one of the pod's own (`outside`).
 
-    `removed`: a link of /proc leads to a directory of the tree that has been removed.
+    `removed`: the directory of the tree, which has been removed, that a link of /proc leads to.
     """
 
     path: bytes
     outside: bool = False
-    removed: bool = False
+    removed: Start | None = None
 
 
 class Tree:
@@ -376,7 +376,8 @@ class Tree:
                         return Place(link, outside=True), links
                     start = _above(link, rest)
                     back = self.led_by(state, b"/proc/self/fd/%d" % start.fd)
-                    back = back._replace(removed=not rest and back.path.endswith(b" (deleted)"))
+                    if not rest and back.path.endswith(b" (deleted)"):
+                        back = back._replace(removed=start)
                 if not back.outside:
                     return back, links
                 here = back.path.split(b"/")[2:]
