@@ -13,7 +13,7 @@ from _thread import allocate_lock  # threading takes a millisecond to import
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
-from builda.errors import BuildaError, StoreUnavailable
+from builda.errors import BuildaError, StoreUnavailable, Unsupported
 from builda.events import Emit, Warned, ignore
 from builda.values import NamedTuple
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from builda.builder.imageoptions import RegistryAccess
     from builda.builder.remote import Carrier, Download, SignOptions, Verified, VerifyOptions
     from builda.host.modes import Place
+    from builda.host.probe import Mode
     from builda.isolation.spec import Isolation
     from builda.oci.descriptor import Descriptor
     from builda.oci.digest import Digest
@@ -122,16 +123,17 @@ def open_store(
     if place is None:
         return Store.open(root, runroot, driver=driver, lists=lists, warn=warn)
     mode = place.mode
+    no_run = place.no_run or _no_records(mode, root)
     claim = Claim(
         mode=mode,
         ids=place.ids,
         overlay_refused=overlay_refused if mode.mounts else lambda _: f"mode {mode} mounts nothing",
         mounts=mode.mounts,
         chroots=mode.chroots,
-        no_run=place.no_run,
+        no_run=no_run,
         no_others=place.no_others,
     )
-    chosen = driver if place.no_run is None else LISTS.name
+    chosen = driver if no_run is None else LISTS.name
     asked = DRIVERS.get(chosen or "")
     if asked is not None and asked.is_served and (lacking := fuse_refused(mode)) is not None:
         raise _without_fuse(lacking, root)
@@ -142,6 +144,21 @@ def open_store(
             hint="use another --root, or --mode direct where that works",
         )
     return store
+
+
+def _no_records(mode: Mode, root: Path | str) -> BuildaError | None:
+    """Why a store at `root` cannot have trees in a mode that records owners; None if it can."""
+    if not mode.records_owners:
+        return None
+    from builda.linux.directories import nearest
+    from builda.linux.userattributes import WHERE, WHY_NONE, keeps_attributes
+
+    if keeps_attributes(nearest(os.fspath(root))):
+        return None
+    return Unsupported(
+        f"mode {mode} needs a store that records owners, and {WHY_NONE}: {os.fspath(root)}",
+        hint=f"use another --root (BUILDA_ROOT): {WHERE}",
+    )
 
 
 def _without_fuse(lacking: str, root: Path | str) -> StoreUnavailable:

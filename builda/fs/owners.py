@@ -122,7 +122,7 @@ def dress(fd: int, uid: int, gid: int, mode: int) -> None:
     held = mode | rights.needed(kind)
     os.fchmod(fd, held)
     if (uid, gid) != (0, 0) or held != mode:
-        os.setxattr(fd, standin.XATTR, standin.owned(b"", uid, gid, mode))
+        standin.record(fd, standin.owned(b"", uid, gid, mode))
 
 
 def own(fd: int) -> None:
@@ -188,12 +188,12 @@ def _keep(fd: int, uid: int, gid: int) -> None:
     try:
         value = os.getxattr(fd, standin.XATTR)
     except OSError as error:
-        if error.errno != errno.ENODATA:
+        if error.errno not in (errno.ENODATA, errno.ENOTSUP):
             raise
         value = b""
     if (uid, gid) == (0, 0) and not value:
         return  # it is this process's own already
-    os.setxattr(fd, standin.XATTR, standin.owned(value, uid, gid, os.fstat(fd).st_mode))
+    standin.record(fd, standin.owned(value, uid, gid, os.fstat(fd).st_mode))
 
 
 def _noted(directory: int) -> dict[int, tuple[int, int]]:
@@ -228,6 +228,8 @@ def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
                 f"too many links with recorded owners in one directory for this file system: {len(rows)}",
                 hint="a range of ids in /etc/subuid needs no such notes",
             ) from error
+        if error.errno == errno.ENOTSUP:
+            raise xattrs.not_kept(directory) from error
         raise
 
 

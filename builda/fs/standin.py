@@ -7,6 +7,7 @@ not taken.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -24,11 +25,21 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
     value = f"{owner[0]}:{owner[1]}:{mode & 0o7777:04o}:{word}-{device[0]}-{device[1]}".encode()
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
-        os.setxattr(fd, XATTR, value)
+        record(fd, value)
     except PermissionError as error:
         raise xattrs.stands_for_nothing() from error
     finally:
         os.close(fd)
+
+
+def record(fd: int, value: bytes) -> None:
+    """Set the attribute of an open file or directory; Unsupported where the file system has none."""
+    try:
+        os.setxattr(fd, XATTR, value)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            raise xattrs.not_kept(fd) from error
+        raise
 
 
 def device_of(values: Mapping[str, bytes]) -> tuple[int, tuple[int, int]] | None:

@@ -105,6 +105,8 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
             if _is_kept_aside(name, value, error):
                 _set(place, ASIDE + name, value, follow=follow)
                 continue
+            if error.errno == errno.ENOTSUP and name in (STAND_IN, _CAPABILITY):
+                raise not_kept(place) from error
             if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             skipped.append(name)
@@ -117,6 +119,15 @@ def _is_kept_aside(name: str, value: bytes, error: OSError) -> bool:
         return error.errno == errno.EPERM and rights.lacks_rights()
     one_id = error.errno == errno.EINVAL and sum(size for _, _, size in id_map()) == 1
     return name in ACLS and one_id and acl.is_acl(value)
+
+
+def not_kept(place: Place) -> Unsupported:
+    """The error if an owner, a device or a capability cannot be recorded as an attribute of a file."""
+    from builda.linux.userattributes import WHERE
+
+    path = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fspath(place)
+    what = "the file system keeps no attributes, in which owners, devices and capabilities are recorded"
+    return Unsupported(f"{what}: {path}", hint=WHERE)
 
 
 def stands_for_nothing() -> Unsupported:

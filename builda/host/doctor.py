@@ -55,6 +55,7 @@ class Facts(NamedTuple):
     ranges: tuple[Lack, ...]  # what is wrong with /etc/subuid and /etc/subgid
     fresh_proc: str | None
     overlay: str | None  # why the store cannot have one
+    records: bool  # whether the store can record owners, or needs not
     store: str
     store_problem: str | None  # why the store cannot be written
     file_system: str
@@ -71,7 +72,7 @@ class Facts(NamedTuple):
     @property
     def runs(self) -> bool:
         """Whether commands can be run."""
-        return self.abilities.why_none(self.mode) is None
+        return self.records and self.abilities.why_none(self.mode) is None
 
 
 class Finding(NamedTuple):
@@ -307,7 +308,12 @@ def _store(facts: Facts) -> Iterator[Finding]:
         change = ("builda --root DIRECTORY, or BUILDA_ROOT", *_VOLUME)
         yield Finding("wrong", f"the store cannot be written: {where}", facts.store_problem, change)
         return
-    if facts.mode.mounts:
+    if not facts.records:
+        from builda.linux.userattributes import WHERE, WHY_NONE
+
+        what = f"no trees can be made in the store, only builds without RUN work: {where}"
+        yield Finding("wrong", what, f"{WHY_NONE}; {WHERE}", _VOLUME)
+    elif facts.mode.mounts:
         yield _overlay(facts, where)
     for flag in ("noexec", "nosuid", "nodev"):
         if flag in facts.mount_flags and flag != "nodev":
@@ -342,13 +348,15 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
     """Look at this process, its machine and the place of the store; `mode` is one that was asked for."""
     from builda.host import modes
     from builda.linux import syscalls as sys_
+    from builda.linux.directories import nearest
     from builda.linux.notifications import notifications_refused, yama
+    from builda.linux.userattributes import keeps_attributes
     from builda.linux.userns import in_user_namespace
 
     found = modes.abilities(runroot, again=True)
     chosen = mode or choose_mode(found)
     status = _status()
-    there = _existing(root)
+    there = nearest(root)
     room = os.statvfs(there)
     effective = sys_.capget()[0]
     return Facts(
@@ -367,6 +375,7 @@ def examine(mode: Mode | None, root: str, runroot: str) -> Facts:
         ranges=tuple(_ranges()),
         fresh_proc=_inside(chosen, "fresh proc"),
         overlay=_overlay_in(chosen, there),
+        records=not chosen.records_owners or keeps_attributes(there),
         store=root,
         store_problem=_unwritable(there),
         file_system=_mounted(there)[0],
@@ -409,14 +418,6 @@ def _number(path: str) -> int | None:
             return int(file.read())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _existing(path: str) -> str:
-    """`path`, or the nearest directory above it that is there."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def _unwritable(path: str) -> str | None:

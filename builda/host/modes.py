@@ -354,7 +354,7 @@ def hold_memory(place: str) -> int | None:
     """Mount a tmpfs at `place` that only this process and its children see; returns how many bytes it takes.
 
     None, and nothing is mounted, if less memory is left than a build is likely to need, or if no overlay can be written
-    in such a tmpfs. Must be called while this process has one thread.
+    in such a tmpfs, or no owner recorded where that is needed. Must be called while this process has one thread.
     """
     from builda.linux import syscalls as sys_
     from builda.linux.free_memory import available
@@ -367,13 +367,21 @@ def hold_memory(place: str) -> int | None:
     sys_.mount("tmpfs", place, "tmpfs", 0, f"size={size},mode=0700")
     probe = f"{place}/probe"
     os.mkdir(probe, 0o700)
-    if overlay_refused(probe) is not None:
+    if overlay_refused(probe) is not None or not _can_record(probe):
         sys_.umount2(place, sys_.MNT_DETACH)
         return None
     import shutil
 
     shutil.rmtree(probe)  # noqa: TID251  # what this function made, a few levels deep
     return size
+
+
+def _can_record(place: str) -> bool:
+    """Whether owners can be recorded at `place`, or need not be, as this process has more than one id."""
+    from builda.linux.userattributes import keeps_attributes
+    from builda.linux.userns import id_map
+
+    return sum(size for _, _, size in id_map()) > 1 or keeps_attributes(place)
 
 
 def overlay_refused(place: str) -> str | None:

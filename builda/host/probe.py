@@ -47,6 +47,11 @@ class Mode(StrEnum):
         return self is Mode.SINGLE
 
     @property
+    def records_owners(self) -> bool:
+        """Whether builda records owners in attributes of files, since no file can be given to another user."""
+        return self in (Mode.SINGLE, Mode.TRACED)
+
+    @property
     def mounts_stay(self) -> bool:
         """Whether what is mounted is seen by other processes, and after this one has ended."""
         return self is Mode.DIRECT

@@ -19,3 +19,11 @@ def opened(path: str | Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def nearest(path: str) -> str:
+    """`path`, or the nearest directory above it that is there."""
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

@@ -457,6 +457,50 @@ def test_a_pod_that_runs_nothing_builds_without_commands_what_root_builds(
     assert done.stdout.splitlines() == composed_by_root
 
 
+@pytest.fixture
+def without_attributes(tmp_path: Path) -> Iterator[str]:
+    """A volume whose file system keeps no attributes of users, as tmpfs before Linux 6.6 and many of NFS."""
+    place = tmp_path / "volume"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", place], check=True)
+    place.chmod(0o777)
+    yield f"{place}:/other"
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("profile", ["rootless-nosetuid", "restricted"])
+def test_a_volume_that_cannot_record_owners_builds_without_commands_and_is_named(
+    profile: str, given: Path, composed_by_root: list[str], without_attributes: str
+) -> None:
+    script = f"""
+    builda doctor > doctor.txt || echo doctor $? >&2
+    grep -A 1 'no trees can be made in the store' doctor.txt >&2
+    {WITHOUT_RUN.replace("REFUSING", REFUSING)}
+    c=$(builda from scratch); ! builda run $c true
+    """
+    environ = {**TMP, "BUILDA_ROOT": "/other/store"}
+    done = in_pod(profile, script, "--cwd", VOLUME, "--bind", without_attributes, given=given, environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert "doctor 1" in done.stderr
+    assert "/other/store (ramfs)\n    because its file system keeps no attributes of users" in done.stderr
+    assert "/given/Containerfile:4: no command can be run here: " in done.stderr
+    assert "needs a store that records owners" in done.stderr
+    assert "tmpfs from Linux 6.6 on" in done.stderr
+    assert done.stdout.splitlines() == composed_by_root
+
+
+def test_a_device_that_a_volume_cannot_record_is_named(given: Path, without_attributes: str) -> None:
+    script = """
+    builda pull -q oci-archive:/given/debian.tar:debian
+    builda run $(builda from localhost/debian:debian) true
+    """
+    environ = {"BUILDA_ROOT": "/other/store"}
+    done = in_pod("root-default", script, "--bind", without_attributes, given=given, environ=environ)
+    assert done.returncode == 125
+    assert re.search("keeps no attributes, in which .* are recorded: /other/store/.*/dev/", done.stderr)
+    assert "hint: ext4, xfs or btrfs keep them, and tmpfs from Linux 6.6 on" in done.stderr
+
+
 def test_newuidmap_without_file_capabilities_is_explained(given: Path) -> None:
     script = "builda from scratch; builda from scratch"
     done = in_pod("rootless-setuid", script, "--idmap-tools", "setuid", given=given)

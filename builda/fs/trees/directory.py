@@ -72,7 +72,7 @@ class TreeTarget:
         if values:
             self.skipped.update(xattrs.write(directory, self.kept(values)))
             if self.aside and standin.device_of(values) is not None:
-                os.setxattr(directory, standin.XATTR, standin.owned(values[standin.XATTR], uid, gid, mode))
+                standin.record(directory, standin.owned(values[standin.XATTR], uid, gid, mode))
         if time_ns is not None:
             os.utime(directory, ns=(time_ns, time_ns))
 

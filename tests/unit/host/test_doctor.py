@@ -29,6 +29,7 @@ FACTS = Facts(
     ranges=(),
     fresh_proc=None,
     overlay=None,
+    records=True,
     store="/var/lib/builda",
     store_problem=None,
     file_system="ext4",
