@@ -9,8 +9,8 @@ import os
 import stat
 import struct
 
-from builda.isolation.child.notification import Listener
 from builda.isolation.traced.calling import call, signed
+from builda.isolation.traced.fifos import Fifos
 from builda.isolation.traced.injecting import Injecting
 from builda.isolation.traced.tree import AT_FDCWD, Root, names_directory, open_inside
 
@@ -27,7 +27,6 @@ _DIRECTORY = _PATH | os.O_DIRECTORY
 _TEMPORARY = 0o20000000  # O_TMPFILE's own bit
 _CREATED = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 _NEW = os.O_CREAT | os.O_EXCL
-_MOST_WAITING = 256
 _VALID = 0o37777703  # the flags that open(2) looks at; it ignores others
 _NO_MAGIC, _BENEATH, _IN_ROOT = 0x02, 0x08, 0x10  # RESOLVE_…
 
@@ -45,7 +44,7 @@ class Opening:
         self.outside = files.outside
         self.listener = files.listener
         self.injecting = Injecting(files.listener)
-        self.waiting = 0
+        self.fifos = Fifos(files.listener)
 
     def open(self, tid: int, a: Words) -> int | None:
         return self.opened(tid, AT_FDCWD, a[0], a[1], a[2])
@@ -99,7 +98,8 @@ class Opening:
             if not stat.S_ISFIFO(os.fstat(held).st_mode):
                 os.close(held)
                 raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-            return self.wait_for_reader(held, flags)
+            self.fifos.open(self.files.identity, tid, held, flags)
+            return None
         except PermissionError as error:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV)) from error
         finally:
@@ -124,7 +124,7 @@ class Opening:
         if flags & os.O_TRUNC:
             self.truncates(tid, lambda how: open_inside(directory, path, how, 0, resolve), flags)
         try:
-            found = _open_at_once(lambda how: open_inside(directory, path, how, 0, resolve), flags & ~os.O_CREAT)
+            found = self.open_at_once(lambda how: open_inside(directory, path, how, 0, resolve), flags & ~os.O_CREAT)
             return _no_directory(found) if makes else found
         except OSError as error:
             if not makes or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -159,6 +159,9 @@ class Opening:
             )
             if place.outside:
                 fd = self.outside.open(state, tid, place.path, flags)
+                if fd < 0:
+                    self.fifos.open(self.files.identity, tid, os.open(place.path, _PATH), flags)
+                    return None
             else:
                 path = place.path
                 fd = self.open_file(tid, root, path, flags, mode)
@@ -168,7 +171,10 @@ class Opening:
             if not _is_fifo(root, path):
                 raise
             fd = -1
-        return self.wait_for_reader(root.open(path, _PATH), flags) if fd < 0 else self.hand_over(tid, fd, flags)
+        if fd < 0:
+            self.fifos.open(self.files.identity, tid, root.open(path, _PATH), flags)
+            return None
+        return self.hand_over(tid, fd, flags)
 
     def open_file(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
         """Open a file of the tree; -1 for a FIFO whose other end must be waited for."""
@@ -176,7 +182,7 @@ class Opening:
             return self.create(tid, root, path, flags, mode)
         if flags & os.O_TRUNC:
             self.truncates(tid, lambda how: root.open(path, how), flags)
-        return _open_at_once(lambda how: root.open(path, how), flags)
+        return self.open_at_once(lambda how: root.open(path, how), flags)
 
     def truncates(self, tid: int, opener: Callable[[int], int], flags: int) -> None:
         """The caller opens the file of `opener` with O_TRUNC next; the kernel says then what is wrong with it."""
@@ -247,44 +253,19 @@ class Opening:
                 self.owners.emptied(fd)
             self.owners.opened_to_write(self.processes[tid], fd, info)
 
-    def wait_for_reader(self, held: int, flags: int) -> int | None:
-        """Open a FIFO on a thread, which waits for the other end as the caller would. `held` is one of it (O_PATH)."""
-        import _thread
-
-        if self.waiting >= _MOST_WAITING:
-            os.close(held)
-            raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
-        identity = self.files.identity
-
-        def wait() -> None:
-            listener = Listener(self.listener.fd, no_signals=True)
-            try:
-                fd = os.open(b"/proc/self/fd/%d" % held, flags | os.O_CLOEXEC)
-                try:
-                    listener.inject(identity, fd, flags & os.O_CLOEXEC)
-                finally:
-                    os.close(fd)
-            except OSError as error:
-                listener.send(identity, (0, -(error.errno or errno.EIO), 0))
-            finally:
-                os.close(held)
-                self.waiting -= 1
-
-        self.waiting += 1
-        _thread.start_new_thread(wait, ())
-        return None
-
-
-def _open_at_once(opener: Callable[[int], int], flags: int) -> int:
-    """Open a file that is there by `opener`, which gets the flags; -1 for a FIFO whose other end must be waited for."""
-    if flags & os.O_DIRECTORY or flags & os.O_NONBLOCK:
-        return opener(flags | os.O_NOCTTY)
-    fd = opener(flags | os.O_NONBLOCK | os.O_NOCTTY)
-    if stat.S_ISFIFO(os.fstat(fd).st_mode) and flags & 3 != os.O_RDWR:
-        os.close(fd)
-        return -1
-    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
-    return fd
+    def open_at_once(self, opener: Callable[[int], int], flags: int) -> int:
+        """Open a file that is there; -1 for a FIFO whose other end must be waited for. `opener` gets the flags."""
+        if flags & os.O_DIRECTORY:
+            return opener(flags | os.O_NOCTTY)
+        if self.fifos.waits(opener, flags):
+            return -1
+        fd = opener(flags | os.O_NONBLOCK | os.O_NOCTTY)
+        if self.fifos.look(fd) and not flags & os.O_NONBLOCK and flags & 3 != os.O_RDWR:
+            os.close(fd)
+            return -1
+        if not flags & os.O_NONBLOCK:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC))
+        return fd
 
 
 def _is_fifo(root: Root, path: bytes) -> bool:

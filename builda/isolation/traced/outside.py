@@ -40,7 +40,7 @@ class Outside:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def open(self, state: State, tid: int, path: bytes, flags: int) -> int:
-        """Open a path outside the tree: a device, or a file of /proc."""
+        """Open a path outside the tree: a device, or a file of /proc; -1 for a FIFO, as `_reopen`."""
         if flags & os.O_CREAT:
             self._check_made(path, flags)
         flags |= os.O_CLOEXEC | os.O_NOCTTY
@@ -102,7 +102,7 @@ class Outside:
         return state.root.inside(link) or link
 
     def _reopen(self, state: State, tid: int, path: bytes, flags: int) -> int:
-        """Open the file behind a descriptor again.
+        """Open the file behind a descriptor again; -1 for a FIFO of the tree, whose other end must be waited for.
 
         With more rights than the descriptor has: files of the tree, and what the caller could open by its path.
         """
@@ -118,6 +118,9 @@ class Outside:
                     if link == b"/proc" or link[:6] == b"/proc/" or link in _DEVICES:
                         return self.open(state, tid, link, flags)
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            waits = link[:1] == b"/" and not flags & os.O_NONBLOCK and flags & 3 != os.O_RDWR
+            if waits and stat.S_ISFIFO(os.fstat(held).st_mode):
+                return -1
             return os.open(ours, flags & ~(os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW))
         finally:
             os.close(held)

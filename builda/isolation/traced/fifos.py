@@ -1,0 +1,150 @@
+"""FIFOs of a command: an open waits for the other end on a thread, as the caller would, and signals interrupt it."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # the C half: signal itself imports enum
+import _thread
+import ctypes
+import errno
+import os
+import stat
+import time
+
+from builda.isolation.child.notification import Listener
+from builda.isolation.traced.calling import call
+from builda.isolation.traced.caught_calls import NUMBERS
+from builda.isolation.traced.tree import AT_FDCWD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATH = os.O_PATH | os.O_CLOEXEC
+_MOST_WAITING = 256
+_CANCEL = _signal.SIGRTMAX
+_ERESTARTSYS = 512  # the kernel restarts the call after a handler with SA_RESTART, and returns EINTR after another
+_PAUSE = 0.02  # seconds between two looks at the signals of callers that wait
+_IGNORED = sum(1 << number - 1 for number in (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH))
+
+
+class Fifos:
+    """Opens FIFOs for callers that wait. `met`: a FIFO was opened, so another process may wait at one.
+
+    Made by the main thread, which blocks all signals.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.met = False
+        self._openat = NUMBERS[os.uname().machine]["openat"]
+        self._lock = _thread.allocate_lock()
+        self._waiting: list[_Waiting] = []
+        self._is_watched = False
+        _signal.signal(_CANCEL, _nothing)  # a signal without a handler would interrupt no open
+
+    def waits(self, opener: Callable[[int], int], flags: int) -> bool:
+        """Whether `opener` would open a FIFO, whose other end must be waited for.
+
+        It is not tried: an open that does not wait, and is closed again, lets a process through that waits at the
+        other end, which then has nobody to talk to.
+        """
+        if not self.met or flags & (os.O_NONBLOCK | os.O_DIRECTORY) or flags & 3 == os.O_RDWR:
+            return False
+        fd = opener(_PATH | flags & os.O_NOFOLLOW)
+        try:
+            return stat.S_ISFIFO(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+
+    def look(self, fd: int) -> bool:
+        """Whether the file that was opened is a FIFO."""
+        found = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        self.met = self.met or found
+        return found
+
+    def open(self, identity: int, tid: int, held: int, flags: int) -> None:
+        """Open a FIFO on a thread, and answer the call then. `held` is a descriptor of it (O_PATH), closed here."""
+        if len(self._waiting) >= _MOST_WAITING:
+            os.close(held)
+            raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
+        self.met = True
+        with self._lock:
+            waiting = _Waiting(identity, tid)
+            self._waiting.append(waiting)
+            is_watched, self._is_watched = self._is_watched, True
+        _thread.start_new_thread(self._wait, (waiting, held, flags))
+        if not is_watched:
+            _thread.start_new_thread(self._watch, ())
+
+    def _wait(self, waiting: _Waiting, held: int, flags: int) -> None:
+        listener = Listener(self.listener.fd, no_signals=True)
+        path = b"/proc/self/fd/%d" % held
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_CANCEL})
+        waiting.thread = _thread.get_ident()
+        while True:
+            fd = call(self._openat, AT_FDCWD, path, flags | os.O_CLOEXEC, 0, 0, 0)
+            number = ctypes.get_errno() if fd < 0 else 0
+            if number != errno.EINTR or waiting.is_interrupted:
+                break
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, {_CANCEL})
+        with self._lock:
+            self._waiting.remove(waiting)
+        os.close(held)
+        if fd < 0:
+            listener.send(waiting.identity, (0, -(_ERESTARTSYS if number == errno.EINTR else number), 0))
+            return
+        try:
+            listener.inject(waiting.identity, fd, flags & os.O_CLOEXEC)
+        except OSError as error:
+            listener.send(waiting.identity, (0, -(error.errno or errno.EIO), 0))
+        finally:
+            os.close(fd)
+
+    def _watch(self) -> None:
+        """Interrupt the opens of callers that have a signal to handle, or have ended, until none waits any more."""
+        listener = Listener(self.listener.fd, no_signals=True)
+        while True:
+            time.sleep(_PAUSE)
+            with self._lock:
+                if not self._waiting:
+                    self._is_watched = False
+                    return
+                for waiting in self._waiting:
+                    if waiting.thread and (waiting.is_interrupted or _has_signal(listener, waiting)):
+                        waiting.is_interrupted = True
+                        _signal.pthread_kill(waiting.thread, _CANCEL)
+
+
+class _Waiting:
+    """A call that waits for the other end of a FIFO. `thread`: which opens it; 0 before it begins."""
+
+    __slots__ = ("identity", "is_interrupted", "thread", "tid")
+
+    def __init__(self, identity: int, tid: int) -> None:
+        self.identity = identity
+        self.tid = tid
+        self.thread = 0
+        self.is_interrupted = False
+
+
+def _has_signal(listener: Listener, waiting: _Waiting) -> bool:
+    """Whether the caller has a signal that is not ignored, or its call waits no more.
+
+    A signal to a process is taken by its first thread if that does not block it.
+    """
+    try:
+        with open(b"/proc/%d/status" % waiting.tid, "rb", buffering=0) as file:
+            rows = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
+        listener.check(waiting.identity)
+    except OSError:
+        return True
+    pending, shared, blocked, ignored, caught = (
+        int(rows[name], 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk", b"SigIgn", b"SigCgt")
+    )
+    if rows[b"Tgid"] == rows[b"Pid"]:
+        pending |= shared
+    return bool(pending & ~blocked & ~ignored & (caught | ~_IGNORED))
+
+
+def _nothing(number: int, frame: object) -> None:
+    """Let a call return EINTR."""
