@@ -25,6 +25,7 @@ ALLOWED = {
     "builda/builder/run/ssh_agent.py": PINNED,
     "builda/builder/run/emulated_mounts.py": f"{PINNED}, or a held descriptor",
     "builda/fs/owners.py": PINNED,
+    "builda/fs/paths.py": "the path is /proc/self/fd/N of a descriptor that was opened as a directory",
     "builda/fs/xattrs.py": "the caller's descriptor, a path that is not followed, or one of fs.nodes.pinned",
     "builda/isolation/single/acls.py": "the path is /proc/self/fd/N of a held descriptor",
     "builda/isolation/single/emulator.py": "the path is /proc/self/fd/N of a held descriptor",

@@ -292,11 +292,23 @@ def remove_tree(parent: int, name: Path) -> None:
         fd = os.open(name, _LIST, dir_fd=parent)
     except FileNotFoundError:
         return
+    except PermissionError:
+        open_up(parent, name)
+        fd = os.open(name, _LIST, dir_fd=parent)
     try:
         empty(fd)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def open_up(parent: int, name: Path) -> None:
+    """Give the owner of a directory all rights in it. PermissionError for the caller who is not the owner."""
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{fd}", 0o700)
+    finally:
+        os.close(fd)
 
 
 def discard(path: str) -> None:
@@ -313,7 +325,11 @@ def empty(directory: int) -> None:
             name, directories = stack[-1]
             if directories:
                 child = directories.pop()
-                at.enter(child)
+                try:
+                    at.enter(child)
+                except PermissionError:
+                    open_up(at.fd, child)
+                    at.enter(child)
                 stack.append((child, _unlink_files(at.fd)))
                 continue
             stack.pop()

@@ -179,7 +179,11 @@ class _Undoing:
         if _exists(self.here, f"{number}-gone"):
             return
         with suppress(FileNotFoundError):
-            os.rename(name, f"{number}-gone", src_dir_fd=parent, dst_dir_fd=self.here)
+            try:
+                os.rename(name, f"{number}-gone", src_dir_fd=parent, dst_dir_fd=self.here)
+            except PermissionError:  # a directory that mode `traced` had closed when it was killed
+                paths.open_up(parent, name)
+                os.rename(name, f"{number}-gone", src_dir_fd=parent, dst_dir_fd=self.here)
 
     def put_back(self, parent: int, name: str, number: int, original: Entry) -> None:
         info = os.stat(f"{number}-original", dir_fd=self.here, follow_symlinks=False)
