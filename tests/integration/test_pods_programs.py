@@ -77,3 +77,19 @@ def test_a_container_goes_on_after_all_was_killed(profile: str, given: Path) -> 
     """
     done = in_pod(profile, script, given=given)
     assert (done.returncode, done.stdout) == (0, "kept\n/proc/self\n"), done.stderr
+
+
+@pytest.mark.parametrize("profile", KINDS)
+def test_a_terminal_is_given_to_a_user(profile: str, given: Path) -> None:
+    script = "script -qec 'chown games:tty $(tty) && chmod 620 $(tty) && echo given' /dev/null"
+    assert said(profile, script, given) == ["given"]
+
+
+@pytest.mark.parametrize("profile", KINDS)
+def test_users_with_the_id_of_the_pods_user_are_changed_and_removed(profile: str, given: Path) -> None:
+    """userdel and usermod refuse if a process of that user runs, and the pod's processes have its user's id."""
+    script = (
+        "useradd -mu 1000 a; su a -c id; usermod -u 1500 a; usermod -u 1000 a; userdel -r a; grep Uid /proc/1/status"
+    )
+    user = "uid=1000(a) gid=1000(a) groups=1000(a)"
+    assert said(profile, script, given) == [user, "Uid:\t0\t0\t0\t0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.ownership import ATTRIBUTE, NAMED, Kept, parse_kept
@@ -62,7 +63,10 @@ class Keeper:
         return self.parsed[value]
 
     def keep(self, fd: int, info: os.stat_result, kept: Kept, path: bytes | int | None = None) -> None:
-        """Keep something aside of an open file; `path` as in `kept`."""
+        """Keep something aside of an open file; `path` as in `kept`.
+
+        A terminal (devpts) has no place for it: its owner stays what it is.
+        """
         if has_attributes(info):
             os.setxattr(path or own(fd), ATTRIBUTE, kept.value())
             return
@@ -70,6 +74,9 @@ class Keeper:
         if place is not None:
             try:
                 note(*place, (kept.uid, kept.gid))
+            except OSError as error:
+                if error.errno != errno.ENOTSUP or not stat.S_ISCHR(info.st_mode):
+                    raise
             finally:
                 os.close(place[0])
             self.has_rows = True

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from builda.isolation.child import pseudoterminals
 from builda.isolation.child.notification import Listener
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.calling import signed
@@ -142,7 +143,7 @@ class Files:
         """Whether an open file is a device of the pod that the command sees, or stands for one."""
         info = os.fstat(fd)
         stands_for = self.tree.marks.get((info.st_dev, info.st_ino)) or os.readlink(b"/proc/self/fd/%d" % fd)
-        return stands_for in _DEVICES
+        return stands_for in _DEVICES or stands_for.startswith(pseudoterminals.DIRECTORY)
 
     def parent(self, tid: int, directory: int, address: int) -> tuple[int, bytes]:
         """An open directory and the name in it that a path means; links at the end are not followed.

@@ -56,8 +56,8 @@ class Outside:
         if flags & os.O_NOFOLLOW and stat.S_ISLNK(mode):
             _refuse_link(flags)
         if not flags & _WRITING and what not in (b"fd", b"cwd"):
-            if what == b"status" and self._is_ours(process):
-                return self._status(path, int(process))
+            if what == b"status" and process.isdigit():
+                return self._status(path, int(process)) if self._is_ours(process) else _status_of_pod(path)
             if what == b"cmdline" and self._is_ours(process):
                 return _holding(own_arguments(_text(path), self.states[int(process)].loader))
             if what in (b"maps", b"smaps") and self._is_ours(process):
@@ -179,6 +179,22 @@ def flags_of(descriptor: bytes) -> int:
     finally:
         os.close(fd)
     return int(text.partition(b"flags:\t")[2].partition(b"\n")[0], 8)
+
+
+def _status_of_pod(path: bytes) -> int:
+    """A copy of /proc/PID/status of a process that is not the command's: the user of the pod is root.
+
+    Else programs would take it for a process of a user that the command has made: userdel(8) refuses then.
+    """
+    roots = {b"Uid": b"%d" % os.getuid(), b"Gid": b"%d" % os.getgid(), b"Groups": b"%d" % os.getgid()}
+    rows = []
+    for line in _text(path).splitlines(keepends=True):
+        name, _, value = line.partition(b":\t")
+        if name in roots:
+            ids = [b"0" if number == roots[name] else number for number in value.split()]
+            line = b"%b:\t%b\n" % (name, (b" " if name == b"Groups" else b"\t").join(ids))
+        rows.append(line)
+    return _holding(b"".join(rows))
 
 
 def _text(path: bytes) -> bytes:
