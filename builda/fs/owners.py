@@ -193,7 +193,10 @@ def _keep(fd: int, uid: int, gid: int) -> None:
         value = b""
     if (uid, gid) == (0, 0) and not value:
         return  # it is this process's own already
-    standin.record(fd, standin.owned(value, uid, gid, os.fstat(fd).st_mode))
+    values = {standin.XATTR: value}
+    held = None if standin.device_of(values) is None else standin.mode_of(values)  # a device's own counts in `traced`
+    mode = os.fstat(fd).st_mode if held is None else held
+    standin.record(fd, standin.owned(value, uid, gid, mode))
 
 
 def _noted(directory: int) -> dict[int, tuple[int, int]]:

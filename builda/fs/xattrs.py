@@ -50,22 +50,27 @@ def recorded(place: Place) -> dict[str, bytes]:
         raise
     if not names:
         return {}
-    found = {name: _value(place, name) for name in names if is_recorded(name)}
     kept = {name.removeprefix(ASIDE): _value(place, name) for name in names if name.startswith(ASIDE)}
-    if kept:
-        mode = _mode(place, found.get(STAND_IN, b""))
-        found |= {name: _now(name, value, mode) for name, value in kept.items() if is_recorded(name)}
+    found = {name: value for name, value in kept.items() if is_recorded(name)}
+    found |= {name: _value(place, name) for name in names if is_recorded(name)}
+    if ACLS[0] in found or ACLS[1] in found:
+        found |= _acls(place, found)
     return dict(sorted(found.items()))
 
 
-def _now(name: str, value: bytes, mode: int) -> bytes:
-    """The value of an attribute to record: an ACL gets the present mode of the file, which may be newer."""
-    return acl.with_mode(value, mode) if name == ACLS[0] else value
+def _acls(place: Place, values: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The ACLs to record: without a disguise, and with the present mode of the file, which may be newer."""
+    found = {name: values[name] for name in ACLS if name in values}
+    if any(acl.is_disguise(value) for value in found.values()) and _hides_names():
+        found = {name: acl.revealed(value) for name, value in found.items()}
+    if ACLS[0] in found:
+        found[ACLS[0]] = acl.with_mode(found[ACLS[0]], _mode(place, values.get(STAND_IN, b"")))
+    return found
 
 
 def _mode(place: Place, stand_in: bytes) -> int:
     """The mode that a file should have: one that is kept aside counts as long as the file's own is what it was then."""
-    mode = os.stat(place).st_mode
+    mode = os.stat(place, follow_symlinks=isinstance(place, int)).st_mode
     try:
         kept = int(stand_in.split(b":")[2], 8)
     except (IndexError, ValueError):
@@ -98,12 +103,18 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
         if not is_settable(name):
             continue
         try:
+            if name == ACLS[0] and _is_hindered_by_acls(place):
+                _set(place, ASIDE + name, value, follow=follow)
+                continue
             _set(place, name, value, follow=follow)
         except OSError as error:
             if name == STAND_IN and error.errno == errno.EPERM:
                 raise stands_for_nothing() from error
-            if _is_kept_aside(name, value, error):
+            if name == _CAPABILITY and error.errno == errno.EPERM and rights.lacks_rights():
                 _set(place, ASIDE + name, value, follow=follow)
+                continue
+            if name in ACLS and error.errno == errno.EINVAL and acl.is_acl(value) and _hides_names():
+                _set(place, name, acl.disguised(value, os.geteuid()), follow=follow)
                 continue
             if error.errno == errno.ENOTSUP and name in (STAND_IN, _CAPABILITY):
                 raise not_kept(place) from error
@@ -113,12 +124,24 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
     return tuple(skipped)
 
 
-def _is_kept_aside(name: str, value: bytes, error: OSError) -> bool:
-    """Whether this process cannot set an attribute because it has no rights, or one id only."""
-    if name == _CAPABILITY:
-        return error.errno == errno.EPERM and rights.lacks_rights()
-    one_id = error.errno == errno.EINVAL and sum(size for _, _, size in id_map()) == 1
-    return name in ACLS and one_id and acl.is_acl(value)
+def _is_hindered_by_acls(place: Place) -> bool:
+    """Whether an ACL could take away this process's right to open a file or directory, which it must keep."""
+    return rights.needed(os.stat(place).st_mode) != 0 and rights.lacks_rights()
+
+
+def take_default_acl(directory: int) -> bytes:
+    """Remove the default ACL of an open directory, and return it; empty if it has none."""
+    try:
+        found = os.getxattr(directory, ACLS[1])
+    except OSError:
+        return b""
+    os.removexattr(directory, ACLS[1])
+    return found
+
+
+def _hides_names() -> bool:
+    """Whether this process disguises ACLs: it has no rights, or one id only."""
+    return sum(size for _, _, size in id_map()) == 1 or rights.lacks_rights()
 
 
 def not_kept(place: Place) -> Unsupported:

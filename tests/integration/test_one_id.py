@@ -150,6 +150,36 @@ PERL
         touch /f /f.copy /none /none.copy /g /h; mkdir -m 700 /d /d.copy; ln -s h /l; perl /tmp/acls; rm /tmp/acls
         cat /none; ls /d; stat -c '%n %a %u' /f* /d* /g /h /none*
     """,
+    "default access control lists": r"""
+        cat > /tmp/acls <<'PERL'
+        use strict; use POSIX; use Socket; my $no = 0xffffffff;
+        sub acl { my ($owner, @named) = @_; my @users = map { (2, $$_[1], $$_[0]) } grep { $$_[2] eq "u" } @named;
+            my @groups = map { (8, $$_[1], $$_[0]) } grep { $$_[2] eq "g" } @named;
+            pack "V(vvV)*", 2, 1, $owner, $no, @users, 4, 5, $no, @groups, 16, 7, $no, 32, 1, $no }
+        sub set { my ($path, $value, $name) = @_; $name = "system.posix_acl_" . ($name || "default");
+            syscall(188, $path, $name, $value, length $value, 0) and print "$path $!\n" }
+        sub show { for my $path (@_) { printf "%s %o", $path, (lstat $path)[2];
+            for my $kind ("access", "default") { my ($name, $value) = ("system.posix_acl_$kind", "\0" x 999);
+                my $size = syscall 191, $path, $name, $value, 999;
+                print " $kind ", unpack "H*", substr $value, 0, $size if $size > 0 } print "\n" } }
+        my %acls = (plain => acl(7), user => acl(6, [33, 7, "u"]), closed => acl(0, [5, 1, "u"]),
+            many => acl(7, [0, 7, "u"], [33, 6, "u"], [65533, 5, "u"], [0, 1, "g"], [4, 2, "g"], [1000, 3, "g"]));
+        for my $top (sort keys %acls) { mkdir "/$top"; set "/$top", $acls{$top};
+            for my $mask (022, 077, 0) { umask $mask; my $at = "/$top/$mask"; mkdir $at; mkdir "$at/d", 0750;
+                open my $f, ">", "$at/f"; sysopen $f, "$at/x", O_CREAT | O_WRONLY, 0751; mkfifo "$at/p", 0660;
+                my $device = "$at/c"; syscall 133, $device, 020640, 0x103;
+                socket my $s, AF_UNIX, SOCK_STREAM, 0; bind $s, sockaddr_un "$at/s"; symlink "f", "$at/l";
+                chown 33, 4, "$at/x", "$at/p"; chmod 0600, "$at/f" if $mask == 077; chmod 02711, "$at/d";
+                set "$at/p", acl(5, [7, 5, "g"]), "access" }
+            show "/$top", glob "/$top/* /$top/*/*" }
+        set "/user", pack "V", 2; open my $f, ">", "/user/after"; show "/user", "/user/after";
+        my ($path, $name) = ("/many", "system.posix_acl_default"); syscall 197, $path, $name; mkdir "/many/after";
+        show "/many", "/many/after"
+PERL
+        perl /tmp/acls > /said; cat /said; rm /tmp/acls; find / -xdev -type s -delete; cp -a /many /copied
+        umask 027; touch /closed/later; mkdir -m 700 /closed/mkdir; install -d -m 2775 /user/installed
+        mkdir -p /plain/a/b
+    """,
     "names that come and go": r"""
         install -d -o 33 -g 33 /w; cat > /tmp/meanwhile <<'PERL'
         use strict; use POSIX; $) = "33 33"; $> = 33; my %other;

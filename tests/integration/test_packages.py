@@ -270,6 +270,22 @@ builda pull -q oci-archive:/given/{group}.tar:{group} >&2
 builda bud -q -f /given/{group}.df -t built /given >&2
 builda push -q built oci-archive:/out/built.tar:built >&2
 """
+BUILD_FROM = """
+builda pull -q oci-archive:/given/{base}.tar:{base} >&2
+builda bud -q -f /given/{name}.df -t built /given >&2
+builda push -q built oci-archive:/out/built.tar:{name} >&2
+"""
+COPIES = "COPY base.df /plain/copied/\n"
+UPON_ACLS = r"""
+    umask 077; for top in many user closed plain; do
+        cd /$top; touch new 0/new 0/d/new; mkdir made 0/d/made; mkdir -m 711 m; mkfifo made/p; mknod -m 660 made/c c 1 3
+        cp /etc/hostname made/; cp -a 0 made/again; cp -r 18 made/other; mkdir t; chmod 755 63/d; mv 63/f moved
+        tar -C 0 --acls --xattrs -cpf /t.tar .; tar -C t --acls --xattrs -xpf /t.tar; install -D -m 640 new i/j/k
+        install -d -o 33 -g 4 -m 2750 i/l; setpriv --reuid 33 --clear-groups sh -c 'mkdir own; touch own/f'
+        find . -printf '%p %M %U:%G\n' | sort > /root/$top; done
+    rm /t.tar; touch -d @0 /root/*
+"""
+"""Makes files in the directories that the game about default ACLs has left."""
 GAMES_OF_ALL = """
 builda pull -q oci-archive:/given/debian.tar:debian >&2
 builda bud -q -f /given/games.df -t built /given >&2
@@ -306,6 +322,18 @@ def games_by_root(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_users_and_owners_are_those_of_root(mode: str, given: Path, games_by_root: Path, tmp_path: Path) -> None:
     found = built(PODS[mode], GAMES_OF_ALL, given, tmp_path / "out")
     assert differences(games_by_root, found) == []
+
+
+@pytest.mark.parametrize("mode", PODS)
+def test_default_acls_of_a_base_image_count(mode: str, given: Path, tmp_path: Path) -> None:
+    steps = {"base": ("debian:debian", GAMES["default access control lists"]), "acls": ("base:base", UPON_ACLS)}
+    for name, (base, script) in steps.items():
+        (given / f"{name}.df").write_text(f"FROM localhost/{base}\nRUN bash <<'END'\n{script}\nEND\n{COPIES}")
+    base = built("privileged-root", BUILD_FROM.format(base="debian", name="base"), given, tmp_path / "base")
+    base.rename(given / "base.tar")
+    script = BUILD_FROM.format(base="base", name="acls")
+    wanted = built("privileged-root", script, given, tmp_path / "root")
+    assert differences(wanted, built(PODS[mode], script, given, tmp_path / "out")) == []
 
 
 @pytest.mark.long

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Whiteouts: TypeAlias = "Literal['overlay', 'files', 'plain', 'merged']"
 
+_DEFAULT_ACL = xattrs.ACLS[1]
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -199,6 +200,29 @@ class _Applying(Unpacker[int]):
         self.root = target.root
         self.hides_all = False
         self.hidden: set[bytes] = set()
+        self.defaults: dict[bytes, bytes] = {}
+        """Default ACLs of directories, which get them last: what the layer makes there does not inherit them."""
+
+    def dress_directory(self, directory: int, entry: TarEntry, path: bytes) -> None:
+        default = entry.xattrs.get(_DEFAULT_ACL)
+        if default is None:
+            self.defaults.pop(path, None)
+        else:
+            self.defaults[path] = default
+            others = {name: value for name, value in entry.xattrs.items() if name != _DEFAULT_ACL}
+            entry = entry._replace(xattrs=others)
+        super().dress_directory(directory, entry, path)
+
+    def finish(self) -> None:
+        self.close()
+        for path, default in self.defaults.items():
+            directory = _directory_in(self.root, path)
+            if directory is not None:  # not replaced later in the layer
+                try:
+                    self.target.skipped.update(xattrs.write(directory, {_DEFAULT_ACL: default}))
+                finally:
+                    os.close(directory)
+        super().finish()
 
 
 class _Layer(_Applying):
@@ -356,6 +380,9 @@ class _Flat(_Applying):
         """A directory that the layer does not list keeps its time, as it would under overlay."""
         if head not in self.times:
             self.times[head] = os.fstat(parent).st_mtime_ns
+        default = xattrs.take_default_acl(parent)
+        if default:
+            self.defaults.setdefault(paths.resolved(self.root, head), default)
 
     def marker(self, parent: int, head: bytes, name: bytes) -> bool:
         hidden = hidden_by(head, name)

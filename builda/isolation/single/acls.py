@@ -1,4 +1,4 @@
-"""ACLs that name users or groups, which a process with one id cannot set: they are kept aside, and layers have them."""
+"""ACLs that name users or groups, which a process with one id cannot set: the kernel has them in disguise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import errno
 import os
 
 from builda.isolation.child.notification import GO_ON
-from builda.isolation.emulated import ownership
 from builda.isolation.emulated.credentials import FOWNER
 from builda.isolation.emulated.ownership import ASIDE, HIDDEN
 from builda.isolation.single.finding import Finder, Place, own
-from builda.isolation.single.keeper import Keeper, attribute, has_attributes
+from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.marks import Marks
 from builda.linux import acl
 from builda.linux import syscalls as sys_
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 _AT_FDCWD = 0xFFFFFFFF & sys_.AT_FDCWD
 _VALUE_MAX = 65536
+_OWN = 0  # the one user of the namespace
 
 
 class Acls:
@@ -32,23 +32,23 @@ class Acls:
         self.keeper = keeper
 
     def get_attribute(self, call: Call) -> Answer:
-        """getxattr(2) and its relatives: an ACL that is kept aside, with the mode that its file has now."""
+        """getxattr(2) and its relatives: what an ACL hides."""
         name = call.path(call.arguments[1]).decode(errors="replace")
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
         if name not in acl.NAMES:
             return GO_ON
         place, follow = self._place(call)
-        if not self.finder.has_other_root(call) and attribute(place.quick(), ASIDE + name) is None:
+        if not self.finder.has_other_root(call) and not _hides(attribute(place.quick(), name)):
             return GO_ON
         fd = self.finder.opened(call, place, follow=follow)
         try:
-            value, info = attribute(own(fd), ASIDE + name), os.fstat(fd)
+            value = attribute(own(fd), name)
         finally:
             os.close(fd)
-        if value is None:
+        if value is None or not _hides(value):
             return GO_ON
-        shown, size = acl.with_mode(value, info.st_mode) if name == acl.NAMES[0] else value, call.arguments[3]
+        shown, size = acl.revealed(value), call.arguments[3]
         if size and size < len(shown):
             raise OSError(errno.ERANGE, "")
         if size:
@@ -71,41 +71,34 @@ class Acls:
         if name not in acl.NAMES or not 0 < size <= _VALUE_MAX:
             return GO_ON
         value = call.read(call.arguments[2], size)
-        return self.with_attribute(call, name, value if acl.is_acl(value) and acl.names_others(value) else None)
+        is_hidden = acl.is_acl(value) and (acl.names_others(value) or acl.is_disguise(value))
+        return self._changed(call, name, acl.disguised(value, _OWN) if is_hidden else None)
 
     def remove_attribute(self, call: Call) -> Answer:
         """removexattr(2) and its relatives."""
         name = call.path(call.arguments[1]).decode(errors="replace")
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
-        return self.with_attribute(call, name, None) if name in acl.NAMES else GO_ON
+        return self._changed(call, name, None) if name in acl.NAMES else GO_ON
 
-    def with_attribute(self, call: Call, name: str, value: bytes | None) -> Answer:
-        """Keep aside an ACL that names ids which this process does not have; None: keep none, and the kernel acts."""
+    def _changed(self, call: Call, name: str, hidden: bytes | None) -> Answer:
+        """Set an ACL in disguise; None: the kernel changes it. EPERM if the caller may not change that of the file."""
+        who = self.marks.of(call.pid)
+        if hidden is None and who.has(FOWNER):
+            return GO_ON
         place, follow = self._place(call)
         fd = self.finder.opened(call, place, follow=follow)
         try:
-            info, path = os.fstat(fd), own(fd)
-            if not has_attributes(info) or (value is None and attribute(path, ASIDE + name) is None):
-                return GO_ON
-            who = self.marks.of(call.pid)
-            if who.fsuid != self.keeper.kept(fd, info).uid and not who.has(FOWNER):
+            if who.fsuid != self.keeper.kept(fd, os.fstat(fd)).uid and not who.has(FOWNER):
                 raise OSError(errno.EPERM, "")
+            if hidden is None:
+                return GO_ON
             call.listener.check(call.identity)
-            if value is None:
-                os.removexattr(path, ASIDE + name)
-                return GO_ON if call.name.endswith("setxattr") else (0, 0, 0)
-            self._keep(path, info, name, value)
+            os.setxattr(own(fd), name, hidden)
         finally:
             os.close(fd)
         return 0, 0, 0
 
-    def _keep(self, path: bytes, info: os.stat_result, name: str, value: bytes) -> None:
-        """Keep the ACL aside. The mode of the file becomes the one that the ACL says, as with any ACL."""
-        if name == acl.NAMES[0]:
-            os.chmod(path, info.st_mode & 0o7000 | acl.mode_of(value))
-        elif info.st_mode & ownership.S_IFMT != ownership.S_IFDIR:
-            raise OSError(errno.EACCES, "")
-        if attribute(path, name) is not None:
-            os.removexattr(path, name)
-        os.setxattr(path, ASIDE + name, value)
+
+def _hides(value: bytes | None) -> bool:
+    return value is not None and acl.is_disguise(value)

@@ -183,7 +183,7 @@ class Making:
 
         def make(parent: int, name: bytes) -> None:
             ownership.check_node(who, kind)
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o777, dir_fd=parent))
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o7777, dir_fd=parent))
 
         return self.made(call, directory, address, make, kind, device)
 

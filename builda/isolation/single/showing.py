@@ -14,7 +14,6 @@ from builda.isolation.emulated.statbuffers import LAYOUTS, STATX_SIZE, write_sta
 from builda.isolation.single.finding import Finder, Place, own
 from builda.isolation.single.keeper import Keeper
 from builda.isolation.single.marks import Marks
-from builda.linux import acl
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -129,7 +128,7 @@ class Showing:
             os.close(fd)
 
     def list_attributes(self, call: Call) -> Answer:
-        """listxattr(2) and its relatives: without what owners are kept in, with the ACLs that are kept aside."""
+        """listxattr(2) and its relatives: without what owners are kept in."""
         if call.name == "flistxattr":
             self.finder.check_open(call, call.arguments[0])
             place, follow = self.finder.of_descriptor(call, call.arguments[0]), True
@@ -141,9 +140,7 @@ class Showing:
             return GO_ON
         if not any(name.startswith((*HIDDEN, ASIDE)) for name in names):
             return GO_ON
-        acls = [name.removeprefix(ASIDE) for name in names if name.startswith(ASIDE)]
-        seen = [name for name in names if not name.startswith((*HIDDEN, ASIDE))]
-        shown = b"".join(os.fsencode(name) + b"\0" for name in (*seen, *(name for name in acls if name in acl.NAMES)))
+        shown = b"".join(os.fsencode(name) + b"\0" for name in names if not name.startswith((*HIDDEN, ASIDE)))
         size = call.arguments[2]
         if size and size < len(shown):
             raise OSError(errno.ERANGE, "")

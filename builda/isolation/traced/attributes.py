@@ -77,8 +77,12 @@ class Attributes:
         fd, info = found
         try:
             check_attribute(self.processes[tid], name)
-            if name == acl.NAMES[0] and acl.is_acl(value):
-                self.files.owners.set_acl(self.processes[tid], b"/proc/self/fd/%d" % fd, value)
+            if name in acl.NAMES and acl.is_removal(value):
+                return self.remove_attribute(tid, (os.dup(fd), info), name)
+            if name in acl.NAMES and acl.is_acl(value):
+                owners = self.files.owners
+                set_acl = owners.set_acl if name == acl.NAMES[0] else owners.set_default_acl
+                set_acl(self.processes[tid], b"/proc/self/fd/%d" % fd, value)
                 return 0
             stored = stored_name(name)
             self.files.owners.forget(info)
@@ -104,7 +108,11 @@ class Attributes:
     def attribute(self, tid: int, fd: int, name: str, a: Words) -> int:
         try:
             place = b"/proc/self/fd/%d" % fd
-            value = self.files.owners.acl(place) if name == acl.NAMES[0] else os.getxattr(place, stored_name(name))
+            if name in acl.NAMES:
+                owners = self.files.owners
+                value = owners.acl(place) if name == acl.NAMES[0] else owners.default_acl(place)
+            else:
+                value = os.getxattr(place, stored_name(name))
         except PermissionError as error:  # a stand-in for /proc or a device, which nobody may read
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from error
         except OSError as error:
@@ -151,6 +159,8 @@ class Attributes:
             place = b"/proc/self/fd/%d" % fd
             if name == acl.NAMES[0]:
                 self.files.owners.remove_acl(self.processes[tid], place)
+            elif name == acl.NAMES[1]:
+                self.files.owners.remove_default_acl(self.processes[tid], place)
             else:
                 os.removexattr(place, stored_name(name))
         finally:

@@ -44,12 +44,13 @@ class Entries:
     def mkdirat(self, tid: int, a: Words) -> int:
         parent, name = self.files.parent(tid, a[0], a[1])
         try:
-            mode = a[2] & 0o1777 & ~self.states[tid].umask
+            mode, umask = a[2] & 0o1777, self.states[tid].umask
+            self.files.take_umask(umask)
             self.check_making(tid, parent, name)
             os.mkdir(name, mode | 0o700, dir_fd=parent)
             fd = open_inside(parent, name, _DIRECTORY | os.O_NOFOLLOW)
             try:
-                self.owners.new(self.processes[tid], b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, parent)
+                self.owners.new(self.processes[tid], b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, umask, parent)
             finally:
                 os.close(fd)
         finally:
@@ -62,7 +63,7 @@ class Entries:
     def mknodat(self, tid: int, a: Words) -> int:
         who = self.processes[tid]
         kind = a[2] & 0o170000 or stat.S_IFREG
-        mode = a[2] & 0o7777 & ~self.states[tid].umask
+        mode, umask = a[2] & 0o7777, self.states[tid].umask
         if kind == stat.S_IFDIR:
             raise OSError(errno.EPERM, "mknod")
         if kind not in _NODES:
@@ -77,17 +78,21 @@ class Entries:
                     errno.EEXIST if name == b"/" or _exists(parent, name.rstrip(b"/")) else errno.ENOENT, "mknod"
                 )
             device = (0, 0, 0)
+            self.files.take_umask(umask)
             if kind in (stat.S_IFCHR, stat.S_IFBLK):
                 device = (kind, os.major(a[3] & 0xFFFFFFFF), os.minor(a[3] & 0xFFFFFFFF))
                 os.close(
                     os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, mode | 0o600, dir_fd=parent)
                 )
+            elif kind == stat.S_IFREG:
+                os.mknod(name, kind | mode | 0o600, 0, dir_fd=parent)
             else:
-                os.mknod(name, kind | mode | (0o600 if kind == stat.S_IFREG else 0), 0, dir_fd=parent)
+                with self.files.whole_umask(umask):
+                    os.mknod(name, kind | mode, 0, dir_fd=parent)
             if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
                 fd = open_inside(parent, name, _LINK)
                 try:
-                    self.owners.new(who, b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, parent, device)
+                    self.owners.new(who, b"/proc/self/fd/%d" % fd, os.fstat(fd), mode, umask, parent, device)
                 finally:
                     os.close(fd)
             else:

@@ -39,6 +39,29 @@ class Files:
         self.owners = Owners((os.getuid(), os.getgid()))
         self.outside = Outside(tree, states, processes)
         self.identity = 0
+        self._umask = -1
+
+    def take_umask(self, umask: int) -> None:
+        """Let the kernel apply this umask to what is made next: where a default ACL counts instead, it does not.
+
+        It leaves the owner's bits, which `Owners.new` takes, and the supervisor would miss.
+        """
+        if umask & 0o077 != self._umask:
+            self._umask = umask & 0o077
+            os.umask(self._umask)
+
+    @contextmanager
+    def whole_umask(self, umask: int) -> Iterator[None]:
+        """As `take_umask`, with the owner's bits."""
+        self.take_umask(umask)
+        if not umask & 0o700:
+            yield
+            return
+        os.umask(umask)
+        try:
+            yield
+        finally:
+            os.umask(self._umask)
 
     def path(self, tid: int, address: int) -> bytes:
         """The path at an address; ENOENT for an empty one."""

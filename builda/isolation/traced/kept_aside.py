@@ -209,25 +209,55 @@ class Owners:
         try:
             value = os.getxattr(place, ACL)
         except OSError:
-            value = os.getxattr(place, acl.NAMES[0])
+            value = acl.revealed(os.getxattr(place, acl.NAMES[0]))
         return acl.with_mode(value, self.seen(place).mode)
 
     def set_acl(self, who: Credentials, place: bytes, value: bytes) -> None:
         """Give a file an ACL. The kernel's own one could take away its owner's right to open it."""
         file = self.seen(place)
         if file.info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
-            os.setxattr(place, acl.NAMES[0], value)
+            self.check_owner(who, file)
+            self._set_acl(place, acl.NAMES[0], value)
             return
         self.remove_acl(who, place)
         self.change_mode(who, place, file.info, file.mode & 0o7000 | acl.mode_of(value))
         if acl.says_more_than_a_mode(value):
             os.setxattr(place, ACL, value)
 
+    def default_acl(self, place: bytes) -> bytes:
+        """The ACL that what is made in a directory gets; ENODATA without one."""
+        return acl.revealed(os.getxattr(place, acl.NAMES[1]))
+
+    def set_default_acl(self, who: Credentials, place: bytes, value: bytes) -> None:
+        """Give a directory a default ACL, which the kernel hands down."""
+        self.check_owner(who, self.seen(place))
+        self._set_acl(place, acl.NAMES[1], value)
+
+    def remove_default_acl(self, who: Credentials, place: bytes) -> None:
+        self.check_owner(who, self.seen(place))
+        os.removexattr(place, acl.NAMES[1])
+
+    def _set_acl(self, place: bytes, name: str, value: bytes) -> None:
+        """Set an ACL of the kernel's; in disguise, if this machine does not have the ids that it names."""
+        try:
+            if not acl.is_disguise(value):
+                os.setxattr(place, name, value)
+                return
+        except OSError as error:
+            if error.errno != errno.EINVAL or not acl.is_acl(value):
+                raise
+        os.setxattr(place, name, acl.disguised(value, self.ids[0]))
+
+    def check_owner(self, who: Credentials, file: Seen) -> None:
+        """EPERM if `who` may not change the ACLs of a file."""
+        if who.fsuid != file.owner[0] and not who.has(FOWNER):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
     def remove_acl(self, who: Credentials, place: bytes) -> None:
         """Remove the ACL of a file, if it has one; its mode stays."""
-        if who.fsuid != self.seen(place).owner[0] and not who.has(FOWNER):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        for name in (ACL, acl.NAMES[0]):
+        file = self.seen(place)
+        self.check_owner(who, file)
+        for name in (ACL, acl.NAMES[0])[file.info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR) :]:
             try:
                 os.removexattr(place, name)
             except OSError as error:
@@ -261,6 +291,8 @@ class Owners:
             elif owner != (0, 0) or mode | needed(mode) != mode:
                 self.note(place, info, Kept(*owner, mode & 0o7777))
         elif parent is not None:
+            if mode != file.mode:
+                os.chmod(place, mode & 0o7777)
             self.name(parent, owner)
 
     def opened_to_write(self, who: Credentials, place: bytes | int, info: os.stat_result) -> None:
@@ -305,23 +337,27 @@ class Owners:
         who: Credentials,
         place: bytes | int,
         info: os.stat_result,
-        mode: int,
+        asked: int,
+        umask: int,
         parent: bytes | int,
         node: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
-        """Note what has to be kept aside of a file that `who` has just made with this mode, in the directory `parent`.
+        """Note what has to be kept aside of a file that `who` has just made, in the directory `parent`.
 
-        `place`, `info`: as in `note`. `node` is the kind and number of a device.
+        `asked` is the mode that the call had, `place`, `info`: as in `note`. `node` is the kind and number of a device.
+        The kernel applied the umask (`Files.take_umask`) or a default ACL.
         """
         uid, gid = self.of_new(who, parent)
-        kind = info.st_mode & S_IFMT
-        if kind == S_IFDIR and info.st_mode & _S_ISGID:
-            mode |= _S_ISGID
-        differs = (uid, gid) != (0, 0) or node[0] or mode | needed(info.st_mode) != mode
-        if kind not in (S_IFREG, S_IFDIR):
+        if info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
             return
-        if differs:
-            self.note(place, info, Kept(uid, gid, mode & 0o7777, node[0], node[1:]))
+        mode = info.st_mode & (0o7077 | asked & 0o700)
+        if asked & umask & 0o700 and not _has_default_acl(parent):
+            mode &= ~umask
+        held = mode | needed(info.st_mode)
+        if held != info.st_mode & 0o7777:
+            os.chmod(place, held)
+        if (uid, gid) != (0, 0) or node[0] or held != mode:
+            self.note(place, info, Kept(uid, gid, mode, node[0], node[1:]))
             return
         key = (info.st_dev, info.st_ino, info.st_ctime_ns)  # a new file has no attributes
         _remember(self.plain, key)
@@ -345,16 +381,16 @@ class Owners:
         place = b"/proc/self/fd/%d" % parent if isinstance(parent, int) else parent
         return owner_of_new(who, mode, self.seen(place).owner[1])
 
-    def made(self, who: Credentials, fd: int, mode: int) -> None:
+    def made(self, who: Credentials, fd: int, asked: int, umask: int) -> None:
         """As `new`, for a file that is open, and not only as a path."""
         info = os.fstat(fd)
         try:
             above = os.readlink(b"/proc/self/fd/%d" % fd).rpartition(b"/")[0] or b"/"
-            self.new(who, fd, info, mode, above)
+            self.new(who, fd, info, asked, umask, above)
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.ENOENT):
                 raise
-            self.new(who, fd, info, mode, fd)  # deeper than a path can say, or moved: no group is handed down
+            self.new(who, fd, info, asked, umask, fd)  # deeper than a path can say, or moved: no group is handed down
 
     def named(self, parent: tuple[int, bytes]) -> tuple[int, int] | None:
         """The owner that a directory keeps of a link or FIFO in it."""
@@ -391,6 +427,14 @@ class Owners:
         except OSError:
             _remember(self.plain, key)
             return {}
+
+
+def _has_default_acl(directory: bytes | int) -> bool:
+    try:
+        os.getxattr(directory if isinstance(directory, bytes) else b"/proc/self/fd/%d" % directory, acl.NAMES[1])
+    except OSError:
+        return False
+    return True
 
 
 def _remember(keys: set[tuple[int, ...]], key: tuple[int, ...]) -> None:

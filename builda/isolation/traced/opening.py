@@ -109,9 +109,10 @@ class Opening:
     def open_as_asked(self, tid: int, directory: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
         """As `open_file`, by openat2(2) from `directory` on."""
         makes = flags & (os.O_CREAT | _TEMPORARY)
-        wanted = mode & ~self.states[tid].umask
-        given = wanted | 0o600
+        umask = self.states[tid].umask
+        given = mode | 0o600
         if makes:
+            self.files.take_umask(umask)
             exclusive = flags | os.O_NOCTTY | (os.O_EXCL if flags & os.O_CREAT else 0)
             try:
                 fd = open_inside(directory, path, exclusive, given, resolve)
@@ -119,7 +120,7 @@ class Opening:
                 if flags & os.O_EXCL:
                     raise
             else:
-                self.owners.made(self.processes[tid], fd, wanted)
+                self.owners.made(self.processes[tid], fd, mode, umask)
                 return fd
         if flags & os.O_TRUNC:
             self.truncates(tid, lambda how: open_inside(directory, path, how, 0, resolve), flags)
@@ -130,7 +131,7 @@ class Opening:
             if not makes or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
         fd = open_inside(directory, path, flags | os.O_NOCTTY, given, resolve)  # the target of a link
-        self.owners.made(self.processes[tid], fd, wanted)
+        self.owners.made(self.processes[tid], fd, mode, umask)
         return fd
 
     def opened(self, tid: int, directory: int, address: int, flags: int, mode: int) -> int | None:
@@ -196,8 +197,9 @@ class Opening:
             os.close(fd)
 
     def create(self, tid: int, root: Root, path: bytes, flags: int, mode: int) -> int:
-        wanted = mode & 0o7777 & ~self.states[tid].umask
-        given = wanted | 0o600
+        umask = self.states[tid].umask
+        given = mode & 0o7777 | 0o600
+        self.files.take_umask(umask)
         if self.processes[tid].fsuid:
             self.check_making(tid, root, path, flags)
         if flags & _TEMPORARY:
@@ -216,7 +218,7 @@ class Opening:
                         raise
                     # a link that leads to nothing: its target is made, or the kernel says why not
                     fd = root.open(path, flags | os.O_NOCTTY, given)
-        self.owners.made(self.processes[tid], fd, wanted)
+        self.owners.made(self.processes[tid], fd, mode, umask)
         return fd
 
     def check_making(self, tid: int, root: Root, path: bytes, flags: int) -> None:
