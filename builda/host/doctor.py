@@ -290,6 +290,9 @@ def _isolation(facts: Facts) -> Iterator[Finding]:
         )
     if facts.mode is Mode.CHROOT and facts.notifications is not None:
         yield Finding("note", "commands have no /proc", facts.notifications, (NOTIFYING,))
+    if facts.mode is Mode.TRACED and facts.runs and facts.notifications is not None:
+        text = "commands take several times as long: each call that is answered stops its thread (ptrace)"
+        yield Finding("note", text, facts.notifications, (NOTIFYING,))
     if facts.mode.one_id and facts.notifications is not None:
         text = "commands can become no other user and give files to nobody"
         yield Finding("note", text, facts.notifications, (NOTIFYING,))

@@ -101,7 +101,7 @@ class Abilities(NamedTuple):
     subordinate_map: str | None = UNTRIED  # by newuidmap and newgidmap
     single_map: str | None = UNTRIED  # this process's own id alone; root needs CAP_SETFCAP for it
     change_root: str | None = UNTRIED
-    trace: str | None = UNTRIED  # ptrace(2), and answering calls for other processes (seccomp_unotify(2))
+    trace: str | None = UNTRIED  # ptrace(2), and stopping or answering calls of other processes (seccomp(2))
 
     def why_none(self, mode: Mode) -> str | None:
         """Why no command can run in the mode; None if one can."""
@@ -194,7 +194,7 @@ def tracing_change(refused: str, yama: int) -> tuple[str, ...]:
     if yama >= 2:
         return ("on the node: sysctl -w kernel.yama.ptrace_scope=1",)
     if refused.endswith(tuple(os.strerror(number) for number in (errno.EINVAL, errno.ENOSYS))):
-        return (NOTIFYING,)
+        return ("a node with Linux 5.9 or newer, or with a gVisor that has openat2 (September 2026)",)
     return ("securityContext:", "  seccompProfile:", "    type: RuntimeDefault")
 
 
@@ -205,7 +205,7 @@ def chroot_change() -> tuple[str, ...]:
 
 
 def _trace() -> None:
-    """Trace a process, read its memory, and receive calls of this one."""
+    """Trace a process, read its memory, and receive calls of this one or have them stopped."""
     import ctypes
     import signal
 
@@ -229,7 +229,13 @@ def _trace() -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     allow = b"\x06\0\0\0\0\0\xff\x7f"  # a filter of one instruction: SECCOMP_RET_ALLOW
-    listener = sys_.seccomp_listener(allow)
+    try:
+        listener = sys_.seccomp_listener(allow)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBUSY):
+            raise
+        sys_.set_seccomp_filter(allow)  # calls are answered where their threads stop for the tracer
+        return
     if (refused := injection_refused(listener)) is not None:
         raise OSError(refused, f"a descriptor for another process: {os.strerror(refused)}")
     os.close(listener)

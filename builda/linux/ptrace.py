@@ -68,17 +68,26 @@ def event_message(tid: int) -> int:
 class Layout:
     """Where the registers of a system call are in the general register set of one architecture."""
 
-    def __init__(self, count: int, arguments: tuple[int, ...], number: int, result: int, stack: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        arguments: tuple[int, ...],
+        number: int,
+        result: int,
+        stack: int,
+        instruction: tuple[int, int],
+    ) -> None:
         self.count = count
         self.arguments = arguments
         self.number = number
         self.result = result
         self.stack = stack
+        self.instruction, self.size = instruction  # where its address is, and the bytes of one that makes a call
 
 
 LAYOUTS = {
-    "x86_64": Layout(27, (14, 13, 12, 7, 9, 8), 15, 10, 19),  # struct user_regs_struct
-    "aarch64": Layout(34, (0, 1, 2, 3, 4, 5), 8, 0, 31),  # struct user_pt_regs
+    "x86_64": Layout(27, (14, 13, 12, 7, 9, 8), 15, 10, 19, (16, 2)),  # struct user_regs_struct
+    "aarch64": Layout(34, (0, 1, 2, 3, 4, 5), 8, 0, 31, (32, 4)),  # struct user_pt_regs
 }
 """By machine (`uname -m`)."""
 
@@ -113,6 +122,20 @@ class Registers:
         self.set_number(tid, -1)
         self.words[self.layout.result] = result & 0xFFFFFFFFFFFFFFFF
         self.write(tid)
+
+    def again(self, tid: int, number: int, first: int) -> None:
+        """Let a call that has returned be made once more, with another first argument."""
+        self.words[self.layout.instruction] -= self.layout.size
+        if not self.separate_number:
+            self.words[self.layout.result] = number
+        self.set_argument(0, first)
+        self.write(tid)
+
+    def restore(self, words: bytes, result: int) -> None:
+        """Take all registers from a copy of `words`, but for the result of a call."""
+        for index, word in enumerate(struct.unpack(f"={self.layout.count}Q", words)):
+            self.words[index] = word
+        self.words[self.layout.result] = result & 0xFFFFFFFFFFFFFFFF
 
     def argument(self, index: int) -> int:
         return self.words[self.layout.arguments[index]]

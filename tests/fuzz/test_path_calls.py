@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from builda.isolation import begun
 from tests.support.pathcalls import (
     FOUND,
+    NO_NOTIFICATIONS,
     Both,
+    child_without,
     compiled,
     first_difference,
     in_chroot,
@@ -25,7 +28,7 @@ from tests.unit.isolation.conftest import new_box as new_box  # the fixture, sha
 
 pytestmark = pytest.mark.root
 
-TRACED, SINGLE = "traced", "single"
+TRACED, SINGLE, STOPPED = "traced", "single", "traced by stops"
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +37,21 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def modes(program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> dict[str, Both]:
+def modes(
+    program: Path, tmp_path: Path, new_box: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Both]:
     """By mode, what the program prints for runs in a root directory of chroot(2), and in the mode."""
 
     def expected(words: list[str]) -> str:
         return in_chroot(program, tmp_path / "chroot", *words)
 
+    def in_stops(words: list[str]) -> tuple[str, str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(begun, "_CHILD", child_without(NO_NOTIFICATIONS, tmp_path))
+            return expected(words), in_traced(program, new_box, *words)
+
     return {
+        STOPPED: in_stops,
         TRACED: lambda words: (expected(words), in_traced(program, new_box, *words)),
         SINGLE: lambda words: (expected(words), in_single(program, tmp_path, *words)),
     }
@@ -51,6 +62,8 @@ def modes(program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> dict[st
     [
         pytest.param(TRACED, 1, 2, 300, id="traced"),
         pytest.param(SINGLE, 1, 2, 100, id="single"),
+        pytest.param(STOPPED, 3, 2, 300, id="stops"),
+        pytest.param(STOPPED, 218, 12, 1000, id="stops-long", marks=pytest.mark.long),
         pytest.param(TRACED, 118, 12, 1000, id="traced-long", marks=pytest.mark.long),
         pytest.param(SINGLE, 104, 3, 300, id="single-long", marks=pytest.mark.long),
     ],
@@ -72,7 +85,7 @@ def test_random_calls_return_what_they_return_in_a_chroot(
             pytest.fail(reproduction(modes[mode], seed, made_before(wanted, at)))
 
 
-@pytest.mark.parametrize("mode", [TRACED, SINGLE])
+@pytest.mark.parametrize("mode", [TRACED, SINGLE, STOPPED])
 def test_calls_that_once_returned_something_else(mode: str, modes: dict[str, Both]) -> None:
     blocks = FOUND.read_text().split("\n\n")
     texts = [

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.pathcalls import compiled, in_chroot, in_traced
 from tests.support.rootless import LONELY, rootless
+from tests.unit.isolation.conftest import answered as answered
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
@@ -56,6 +57,7 @@ def kernels(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return lines
 
 
+@pytest.mark.usefixtures("answered")
 @pytest.mark.parametrize("step", STEPS)
 def test_calls_in_traced(
     step: int, program: Path, kernels: Callable[[int], list[str]], new_box: Callable[..., Any]

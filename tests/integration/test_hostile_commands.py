@@ -17,27 +17,20 @@ from typing import Any
 
 import pytest
 
-import builda
 from builda.isolation import begun
-from tests.support.pathcalls import compiled, in_single, in_traced, outside_of_trees, state
+from tests.support.pathcalls import (
+    NO_LANDLOCK,
+    child_without,
+    compiled,
+    in_single,
+    in_traced,
+    outside_of_trees,
+    state,
+)
+from tests.unit.isolation.conftest import answered as answered
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
 
 pytestmark = pytest.mark.root
-
-WITHOUT_LANDLOCK = """
-import errno, os, sys
-for name, path in (("builda", ""), ("builda.linux", "/linux"), ("builda.isolation", "/isolation"),
-                   ("builda.isolation.child", "/isolation/child")):
-    sys.modules[name] = module = type(sys)(name)
-    module.__path__ = [{package!r} + path]
-from builda.isolation.child import bpf, emulated_calls, enter
-from builda.linux import landlock, syscalls
-calls = tuple(bpf.Catch(number, errno=errno.ENOSYS) for number in (444, 445, 446))
-syscalls.set_seccomp_filter(bpf.program(emulated_calls.ARCHITECTURES[os.uname().machine], calls))
-assert landlock.version_here() == 0
-enter.main()
-"""
-"""What starts the child where the kernel does not know Landlock's calls."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +44,7 @@ def outside(tmp_path: Path) -> Path:
     return outside_of_trees(tmp_path)
 
 
+@pytest.mark.usefixtures("answered")
 @pytest.mark.parametrize("rounds", [60, pytest.param(3000, marks=pytest.mark.long)])
 def test_a_hostile_command_reaches_nothing_outside(
     rounds: int, programs: dict[str, Path], outside: Path, new_box: Callable[..., Any]
@@ -63,6 +57,7 @@ def test_a_hostile_command_reaches_nothing_outside(
     assert state(outside) == before
 
 
+@pytest.mark.usefixtures("answered")
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 20))])
 def test_calls_while_names_are_swapped_with_links_reach_nothing_outside(
     seed: int, programs: dict[str, Path], outside: Path, new_box: Callable[..., Any]
@@ -73,6 +68,7 @@ def test_calls_while_names_are_swapped_with_links_reach_nothing_outside(
     assert state(outside) == before
 
 
+@pytest.mark.usefixtures("answered")
 def test_a_command_does_not_escape_its_supervisor(
     programs: dict[str, Path], outside: Path, new_box: Callable[..., Any]
 ) -> None:
@@ -124,15 +120,14 @@ def test_without_landlock_a_hostile_command_writes_nothing_outside(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script = tmp_path / "child.py"
-    script.write_text(WITHOUT_LANDLOCK.format(package=os.path.dirname(builda.__file__)))
-    monkeypatch.setattr(begun, "_CHILD", str(script))
+    monkeypatch.setattr(begun, "_CHILD", child_without(NO_LANDLOCK, tmp_path))
     before = state(outside)
     *reached, _, done = in_traced(programs["hostile"], new_box, str(outside), "60", "no-sockets").splitlines()
     assert (reached, done) == ([], "done")
     assert state(outside) == before
 
 
+@pytest.mark.usefixtures("answered")
 def test_the_command_ends_with_a_supervisor_that_is_killed(new_box: Callable[..., Any]) -> None:
     """Its processes are in the middle of calls then. No call is performed without the supervisor."""
     box = new_box("native")

@@ -287,25 +287,22 @@ def test_a_pod_that_allows_too_little_is_told_what_it_lacks(name: str, given: Pa
 
 
 @pytest.mark.parametrize(
-    ("profile", "mode", "runs"), [("gvisor-root", "chroot", True), ("gvisor-restricted", "traced", False)]
+    ("profile", "mode", "has_proc"), [("gvisor-root", "chroot", False), ("gvisor-restricted", "traced", True)]
 )
-def test_a_kernel_that_hands_no_calls_over_runs_what_needs_none(
-    profile: str, mode: str, runs: bool, given: Path
-) -> None:
+def test_a_kernel_that_hands_no_calls_over_runs_commands(profile: str, mode: str, has_proc: bool, given: Path) -> None:
     script = """
     builda info | grep '"mode"'
+    builda doctor
     builda pull -q oci-archive:/given/debian.tar:debian
     printf 'FROM localhost/debian:debian\nCOPY --chown=games hello /srv/\n' | builda bud -q -t built -f - /given
     printf 'FROM built\nRUN useradd x && su x -c "test $(head -c 4 /dev/urandom | wc -c) = 4" && ls /proc | wc -l\n' |
       builda bud -t ran -f - /given
     """
     done = in_pod(profile, script, given=given)
+    assert done.returncode == 0, done.stderr
     assert f'"mode": "{mode}"' in done.stdout
-    assert (done.returncode == 0) is runs, done.stderr
-    if runs:
-        assert "it has no /proc (the kernel hands no calls over: " in done.stderr
-        return
-    assert "Linux 5.9 or newer; gVisor (runtimeClassName) hands no calls over; or in a pod runAsUser: 0" in done.stderr
+    assert ("it has no /proc (the kernel hands no calls over: " in done.stderr) is not has_proc
+    assert ("commands take several times as long" in done.stdout) is has_proc
 
 
 def test_a_kernel_that_hands_no_descriptors_over_is_named(given: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from tests.support import needs
 from tests.support.pods import in_pod
 
 pytestmark = [pytest.mark.root, needs.program("crun", "runc")]
-KINDS = [pytest.param("privileged-root", marks=pytest.mark.long), "rootless-nosetuid", "restricted"]
+ROOT = pytest.param("privileged-root", marks=pytest.mark.long)
+KINDS = [ROOT, "rootless-nosetuid", "restricted", "gvisor-restricted"]
 CONTAINER = "builda pull -q oci-archive:/given/debian.tar:debian > /dev/null; c=$(builda from localhost/debian:debian)"
 
 

@@ -23,6 +23,7 @@ from builda.isolation.traced.programs import (
     through_script,
 )
 from tests.support.pathcalls import compiled, in_traced
+from tests.unit.isolation.conftest import answered as answered
 from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the other tests
 
 LOADER = b"/lib64/ld-linux-x86-64.so.2"
@@ -192,6 +193,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.mark.root
+@pytest.mark.usefixtures("answered")
 def test_programs_start_as_the_kernel_starts_them(tree: Path, new_box: Callable[..., Any]) -> None:
     box = new_box("native")
     shutil.rmtree(box.rootfs, ignore_errors=True)
@@ -220,3 +222,9 @@ def test_a_program_that_opens_many_files_keeps_its_processors(
     rounds: int, tmp_path: Path, new_box: Callable[..., Any]
 ) -> None:
     assert in_traced(compiled("processors", tmp_path), new_box, str(rounds)) == "done\n"
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("answered")
+def test_a_program_that_closes_all_descriptors_still_opens_files(tmp_path: Path, new_box: Callable[..., Any]) -> None:
+    assert in_traced(compiled("closing", tmp_path), new_box, "1") == "done\n"

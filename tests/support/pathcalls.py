@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import builda
+
 Both = Callable[[list[str]], tuple[str, str]]
 """What the program prints for these runs as it should be, and in a mode."""
 SOURCE = Path(__file__).parents[1] / "pathcalls"
@@ -28,6 +30,33 @@ _NO_NAME = re.compile(r"(?<= mode=)(1[24]0\d{3}|10\d{3}) uid=\d+ gid=\d+(?= nlin
 """The owner of a link, socket or FIFO that has no name any more."""
 _SAME_OBJECTS = re.compile(r"(?<= )(\d+ )?(?=(/[^ ]*)?/#\d)|(?<=/#)\d+|(\d+ )?/proc/\d+(/task/\d+)?")
 """Numbers that depend on the process, or on the inode of a file without a name; with the length of the text."""
+
+
+_CHILD = """
+import errno, os, sys
+for name, path in (("builda", ""), ("builda.linux", "/linux"), ("builda.isolation", "/isolation"),
+                   ("builda.isolation.child", "/isolation/child")):
+    sys.modules[name] = module = type(sys)(name)
+    module.__path__ = [{package!r} + path]
+from builda.isolation.child import bpf, emulated_calls, enter
+from builda.linux import landlock, syscalls
+calls = {calls}
+syscalls.set_seccomp_filter(bpf.program(emulated_calls.ARCHITECTURES[os.uname().machine], calls))
+enter.main()
+"""
+NO_LANDLOCK = "tuple(bpf.Catch(number, errno=errno.ENOSYS) for number in (444, 445, 446))"
+"""What the kernel refuses where it has no Landlock."""
+NO_NOTIFICATIONS = (
+    '(bpf.Catch(syscalls.SYS_SECCOMP[os.uname().machine], (bpf.Condition(1, "any", (8,)),), errno.EINVAL),)'
+)
+"""What the kernel refuses where it hands no calls over: SECCOMP_FILTER_FLAG_NEW_LISTENER."""
+
+
+def child_without(calls: str, directory: Path) -> str:
+    """The path of a program that starts builda's child where the kernel refuses calls, NO_LANDLOCK for example."""
+    script = directory / "child.py"
+    script.write_text(_CHILD.format(package=os.path.dirname(builda.__file__), calls=calls))
+    return str(script)
 
 
 def compiled(name: str, directory: Path) -> Path:

@@ -41,6 +41,9 @@ class Listener:
     `no_signals`: the thread blocks all signals.
     """
 
+    switches = True
+    """Whether the kernel wakes the caller, and this thread again, for each descriptor that it puts into the caller."""
+
     def __init__(self, fd: int, *, no_signals: bool = False) -> None:
         self.fd = fd
         # ioctl() of the standard library takes half of the time for buffers that it may change.
@@ -102,6 +105,10 @@ class Listener:
             if error.errno != errno.ENOENT:  # ENOENT: the caller was killed
                 raise
         return None
+
+    def elsewhere(self, identity: int) -> Listener:
+        """What another thread, which blocks all signals, answers this call with."""
+        return Listener(self.fd, no_signals=True)
 
     def serve(self, one: Callable[[], None], wake: int, ended: Callable[[bytes], bool]) -> None:
         """Call `one` for each call until `ended`, which gets what `wake` has to read each time there is something."""

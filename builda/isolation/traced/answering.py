@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 
-from builda.isolation.child.notification import GO_ON, Listener
+from builda.isolation.child.notification import GO_ON
 from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.attributes import Attributes
@@ -29,7 +29,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builda.isolation.child.notification import Listener
     from builda.isolation.traced.calling import Words
+    from builda.isolation.traced.stops import Stops
 
 _UTS_FIELD = 65  # bytes of each of the six fields of struct utsname
 _uts = ctypes.create_string_buffer(6 * _UTS_FIELD)
@@ -42,8 +44,8 @@ class Supervisor:
     `states` has what is known of each thread; the tracer keeps it and `processes` up to date.
     """
 
-    def __init__(self, listener: int, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
-        self.listener = Listener(listener, no_signals=True)
+    def __init__(self, listener: Listener | Stops, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
+        self.listener = listener
         self.processes = processes
         self.states = states
         self.files = files = Files(self.listener, tree, processes, states)
@@ -62,12 +64,8 @@ class Supervisor:
         self.opens = frozenset(numbers[name] for name in ("open", "creat", "openat", "openat2") if name in numbers)
         self.ids = {numbers[name]: name for name in idcalls.CALLS if name in numbers}
 
-    def one(self) -> None:
-        """Answer one call."""
-        request = self.listener.receive()
-        if request is None:
-            return
-        identity, tid, number, arguments = request[0], request[1], request[3], request[6:]
+    def answer(self, identity: int, tid: int, number: int, arguments: Words) -> None:
+        """Answer one call of the thread `tid`."""
         self.files.identity = identity
         if tid not in self.states:  # the tracer follows all threads: nothing is known of this one
             self.listener.send(identity, (0, -errno.EPERM, 0))

@@ -17,6 +17,7 @@ _NAMESPACES = 0x7E020080  # CLONE_NEW…
 _UNTRACED = 0x00800000  # CLONE_UNTRACED: no tracer would follow such a process
 _O_PATH = os.O_PATH
 _PR_SET_DUMPABLE = 4
+_F_SETFD = 2
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
 _AF_NETLINK, _NETLINK_AUDIT = 16, 9
 _KILL_ALL = 0xFFFFFFFF
@@ -39,7 +40,7 @@ newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267
 unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
 execveat 322 userfaultfd 323 statx 332 mmap 9 getsockname 51 getpeername 52 sched_setaffinity 203
-sched_getaffinity 204
+sched_getaffinity 204 recvmsg 47 close 3 dup2 33 dup3 292 fcntl 72
 """
 _AARCH64 = """
 getcwd 17 inotify_add_watch 27 mknodat 33 mkdirat 34 unlinkat 35 symlinkat 36 linkat 37 renameat 38 umount2 39
@@ -53,11 +54,12 @@ fanotify_mark 263 name_to_handle_at 264 open_by_handle_at 265 setns 268 sendmmsg
 process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prlimit64 261 statx 291 socket 198
 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
 removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222 getsockname 204 getpeername 205
-sched_setaffinity 122 sched_getaffinity 123
+sched_setaffinity 122 sched_getaffinity 123 recvmsg 212 close 57 dup3 24 fcntl 25
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
 fsopen 430 fspick 433 clone3 435 openat2 437 pidfd_getfd 438 faccessat2 439 mount_setattr 442 fchmodat2 452
+close_range 436
 """
 
 
@@ -102,13 +104,16 @@ _FORBIDDEN = (
 Row = tuple[int, int, int, int]
 
 
-def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
-    """The filter that hands calls to a supervisor.
+def supervisor_filter(machine: str, protected: tuple[int, ...], channel: int | None = None) -> bytes:
+    """The filter that hands calls to a supervisor, or with `channel` stops them for a tracer.
 
-    Processes of `protected` get no signal and no limit by their number.
+    Processes of `protected` get no signal and no limit by their number. The descriptor `channel` can neither be closed
+    nor replaced.
     """
     at = NUMBERS[machine]
     rows = _beginning(machine)
+    if channel is not None:
+        rows += _keeping(at, channel)
     rows += [(_AT_LEAST, 0, 1, _FIRST_UNKNOWN), (_LEAVE, 0, 0, _ERRNO | errno.ENOSYS)]
     for name in _MISSING:
         rows += _when(at, name, [_leave(_ERRNO | errno.ENOSYS)])
@@ -130,6 +135,8 @@ def supervisor_filter(machine: str, protected: tuple[int, ...]) -> bytes:
     for name in ANSWERED:
         if name not in ("mmap", "open", "openat", "utimensat"):
             rows += _when(at, name, [_leave(_NOTIFY)])
+    if channel is not None:
+        rows = [_leave(_TRACE) if row == _leave(_NOTIFY) else row for row in rows]
     return _packed([*rows, _leave(_ALLOW)])
 
 
@@ -191,6 +198,15 @@ def _unless_one_of(argument: int, values: tuple[int, ...], refused: int) -> list
     for value in values:
         rows += [(_EQUAL, 0, 1, value), _leave(refused)]
     return [*rows, _leave(_ALLOW)]
+
+
+def _keeping(at: dict[str, int], channel: int) -> list[Row]:
+    """Let programs that close all descriptors believe that they closed this one."""
+    rows = _when(at, "close_range", [_leave(_TRACE)])
+    rows += _when(at, "close", _unless_one_of(0, (channel,), _ERRNO))
+    for name in ("dup2", "dup3"):
+        rows += _when(at, name, _unless_one_of(1, (channel,), _ERRNO | errno.EBADF))
+    return rows + _when(at, "fcntl", _if_both((0, channel), (1, _F_SETFD), _ERRNO, _ALLOW))
 
 
 def _of_prctl() -> list[Row]:

@@ -10,19 +10,21 @@ import os
 import stat
 import time
 
-from builda.isolation.child.notification import Listener
 from builda.isolation.traced.calling import call
 from builda.isolation.traced.caught_calls import NUMBERS
+from builda.isolation.traced.stops import ERESTARTSYS
 from builda.isolation.traced.tree import AT_FDCWD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builda.isolation.child.notification import Listener
+    from builda.isolation.traced.stops import Later, Stops
+
 _PATH = os.O_PATH | os.O_CLOEXEC
 _MOST_WAITING = 256
 _CANCEL = _signal.SIGRTMAX
-_ERESTARTSYS = 512  # the kernel restarts the call after a handler with SA_RESTART, and returns EINTR after another
 _PAUSE = 0.02  # seconds between two looks at the signals of callers that wait
 _IGNORED = sum(1 << number - 1 for number in (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH))
 
@@ -33,7 +35,7 @@ class Fifos:
     Made by the main thread, which blocks all signals.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener | Stops) -> None:
         self.listener = listener
         self.met = False
         self._openat = NUMBERS[os.uname().machine]["openat"]
@@ -69,7 +71,7 @@ class Fifos:
             raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
         self.met = True
         with self._lock:
-            waiting = _Waiting(identity, tid)
+            waiting = _Waiting(identity, tid, self.listener.elsewhere(identity))
             self._waiting.append(waiting)
             is_watched, self._is_watched = self._is_watched, True
         _thread.start_new_thread(self._wait, (waiting, held, flags))
@@ -77,7 +79,7 @@ class Fifos:
             _thread.start_new_thread(self._watch, ())
 
     def _wait(self, waiting: _Waiting, held: int, flags: int) -> None:
-        listener = Listener(self.listener.fd, no_signals=True)
+        listener = waiting.listener
         path = b"/proc/self/fd/%d" % held
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_CANCEL})
         waiting.thread = _thread.get_ident()
@@ -91,7 +93,7 @@ class Fifos:
             self._waiting.remove(waiting)
         os.close(held)
         if fd < 0:
-            listener.send(waiting.identity, (0, -(_ERESTARTSYS if number == errno.EINTR else number), 0))
+            listener.send(waiting.identity, (0, -(ERESTARTSYS if number == errno.EINTR else number), 0))
             return
         try:
             listener.inject(waiting.identity, fd, flags & os.O_CLOEXEC)
@@ -102,7 +104,6 @@ class Fifos:
 
     def _watch(self) -> None:
         """Interrupt the opens of callers that have a signal to handle, or have ended, until none waits any more."""
-        listener = Listener(self.listener.fd, no_signals=True)
         while True:
             time.sleep(_PAUSE)
             with self._lock:
@@ -110,24 +111,25 @@ class Fifos:
                     self._is_watched = False
                     return
                 for waiting in self._waiting:
-                    if waiting.thread and (waiting.is_interrupted or _has_signal(listener, waiting)):
+                    if waiting.thread and (waiting.is_interrupted or _has_signal(waiting)):
                         waiting.is_interrupted = True
                         _signal.pthread_kill(waiting.thread, _CANCEL)
 
 
 class _Waiting:
-    """A call that waits for the other end of a FIFO. `thread`: which opens it; 0 before it begins."""
+    """A call that waits for the other end of a FIFO. `thread`: which opens it, and answers by `listener`; 0 before."""
 
-    __slots__ = ("identity", "is_interrupted", "thread", "tid")
+    __slots__ = ("identity", "is_interrupted", "listener", "thread", "tid")
 
-    def __init__(self, identity: int, tid: int) -> None:
+    def __init__(self, identity: int, tid: int, listener: Listener | Later) -> None:
+        self.listener = listener
         self.identity = identity
         self.tid = tid
         self.thread = 0
         self.is_interrupted = False
 
 
-def _has_signal(listener: Listener, waiting: _Waiting) -> bool:
+def _has_signal(waiting: _Waiting) -> bool:
     """Whether the caller has a signal that is not ignored, or its call waits no more.
 
     A signal to a process is taken by its first thread if that does not block it.
@@ -135,7 +137,7 @@ def _has_signal(listener: Listener, waiting: _Waiting) -> bool:
     try:
         with open(b"/proc/%d/status" % waiting.tid, "rb", buffering=0) as file:
             rows = dict(line.split(b":\t", 1) for line in file.read().splitlines() if b":\t" in line)
-        listener.check(waiting.identity)
+        waiting.listener.check(waiting.identity)
     except OSError:
         return True
     pending, shared, blocked, ignored, caught = (

@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from builda.isolation.child import pseudoterminals
-from builda.isolation.child.notification import Listener
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.kept_aside import Owners
 from builda.isolation.traced.outside import Outside, flags_of
 from builda.isolation.traced.tree import AT_FDCWD, DEVICES, Root, State, Tree
 from builda.linux.ptrace import Memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builda.isolation.child.notification import Listener
+    from builda.isolation.traced.stops import Stops
 
 _PATH = os.O_PATH | os.O_CLOEXEC
 _LINK = _PATH | os.O_NOFOLLOW
@@ -30,7 +34,7 @@ class Unchanged(Exception):
 class Files:
     """Finds the files that calls name. `identity` is the call that is being answered."""
 
-    def __init__(self, listener: Listener, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
+    def __init__(self, listener: Listener | Stops, tree: Tree, processes: Processes, states: dict[int, State]) -> None:
         self.listener = listener
         self.tree = tree
         self.processes = processes

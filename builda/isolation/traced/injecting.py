@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ctypes import Array, c_char
 
     from builda.isolation.child.notification import Listener
+    from builda.isolation.traced.stops import Stops
 
 _ROW = 256  # descriptors for one thread, after which it counts as one that opens many
 _SLOW = 25_000  # nanoseconds: it takes 8,000 on one processor, and 60,000 on two if one of them was idle
@@ -34,7 +35,7 @@ _size = ctypes.c_size_t(_MASK)
 class Injecting:
     """Puts descriptors into callers. `is_kept`: this thread, the supervisor, is kept on one processor."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener | Stops) -> None:
         self.listener = listener
         self.is_kept = False
         self._last = 0  # the thread that got the last descriptor
@@ -45,6 +46,8 @@ class Injecting:
 
     def inject(self, tid: int, identity: int, fd: int, flags: int) -> int | None:
         """As `Listener.inject`, into the thread `tid`."""
+        if not self.listener.switches:
+            return self.listener.inject(identity, fd, flags)
         if tid != self._last:
             self._end_row()
             self._last = tid

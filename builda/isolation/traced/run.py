@@ -9,9 +9,10 @@ import os
 import sys
 
 from builda.isolation.child.failure import Failure, refused
-from builda.isolation.child.notification import hand_over, received
+from builda.isolation.child.notification import Listener, hand_over
 from builda.isolation.emulated.credentials import started
 from builda.isolation.emulated.processes import Processes
+from builda.isolation.traced import stops
 from builda.isolation.traced.answering import Supervisor
 from builda.isolation.traced.caught_calls import supervisor_filter, tracer_filter
 from builda.isolation.traced.tracer import OPTIONS, Tracer
@@ -22,9 +23,11 @@ from builda.linux.landlock import confine_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builda.isolation.traced.stops import Stops
     from builda.isolation.wire import Wire
 
 _RLIMIT_CORE = 4
+_AT_ONCE = os.WNOHANG | ptrace.WAIT_ALL
 _MOST_PROGRAMS = 10_000
 _ALIASES = ("/tmp", "/var/tmp", "/dev/shm")
 
@@ -45,7 +48,13 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
         if not confine_to(root):  # a thread can win a race for a directory outside: no memory is to be dumped there
             sys_.setrlimit(_RLIMIT_CORE, 0, 0)
         os.close(root)
-        hand_over(connection.detach(), first)
+        number = connection.detach()
+        try:
+            hand_over(number, first)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBUSY):
+                raise
+            stops.hand_over(number, machine, protected)  # no calls are handed over here; EBUSY: to somebody else
         sys_.set_seccomp_filter(second)
         if seccomp is not None:
             sys_.set_seccomp_filter(seccomp)
@@ -71,8 +80,8 @@ class Following:
         self.programs: dict[tuple[bytes, bytes], bytes] = {}
         self.refused: set[str] = set()
 
-    def begin(self, connection: _socket.socket) -> int | None:
-        """Trace the command's process and receive the listener of its filter; None if the process ended before."""
+    def begin(self, connection: _socket.socket) -> Listener | Stops | None:
+        """Trace the command's process and receive what its calls are answered by; None if the process ended before."""
         if not connection.recv(1):
             return None
         try:
@@ -80,9 +89,16 @@ class Following:
         except OSError as error:
             raise _not_traced(error) from error
         connection.send(b"g")
-        return received(connection)
+        data, ancillary, _, _ = connection.recvmsg(4, _socket.CMSG_SPACE(8))
+        connection.close()
+        if not data or not ancillary:
+            return None
+        fds = [int.from_bytes(ancillary[0][2][at : at + 4], sys.byteorder) for at in range(0, len(ancillary[0][2]), 4)]
+        if len(fds) == 1:
+            return Listener(fds[0], no_signals=True)
+        return stops.Stops(fds[0], fds[1], int.from_bytes(data, sys.byteorder), os.uname().machine)
 
-    def follow(self, listener: int, signals: int) -> int:
+    def follow(self, listener: Listener | Stops, signals: int) -> int:
         """Answer the calls of all processes until the command's first one ends; its wait status.
 
         `signals` is a descriptor of the signals that end this process or are passed on. From now on it gets no others.
@@ -98,14 +114,18 @@ class Following:
             statuses.extend(() if status is None else (status,))
             return status is not None
 
-        supervisor.listener.serve(supervisor.one, signals, ended)
+        if isinstance(listener, stops.Stops):
+            self.tracer.answer_by(listener)
+            listener.serve(signals, ended)
+        else:
+            listener.serve(lambda: _one(listener, supervisor), signals, ended)
         return statuses[0]
 
     def waited(self) -> int | None:
         """Deal with all that wait(2) has to tell; the status of the command if it has ended."""
         while True:
             try:
-                tid, status = os.waitpid(-1, os.WNOHANG | ptrace.WAIT_ALL)
+                tid, status = self.tracer.seen.pop() if self.tracer.seen else os.waitpid(-1, _AT_ONCE)
             except ChildProcessError:
                 return 0
             if tid == 0:
@@ -184,6 +204,13 @@ class Following:
         if message not in self.refused and len(self.refused) < 16:
             self.refused.add(message)
             os.write(2, f"builda: {message}\n".encode(errors="replace"))
+
+
+def _one(listener: Listener, supervisor: Supervisor) -> None:
+    """Answer one call."""
+    request = listener.receive()
+    if request is not None:
+        supervisor.answer(request[0], request[1], request[3], request[6:])
 
 
 def _handle(records: bytes) -> None:

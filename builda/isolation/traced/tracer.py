@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from builda.isolation.emulated.credentials import Credentials
     from builda.isolation.emulated.processes import Processes
     from builda.isolation.traced.answering import Supervisor
+    from builda.isolation.traced.stops import Stops
 
 OPTIONS = (
     ptrace.TRACE_SYSGOOD
@@ -98,25 +99,33 @@ class Tracer:
         self.numbers = NUMBERS[self.machine]
         self.names = {
             self.numbers[name]: name
-            for name in (*STOPPED, "sendto", "getsockopt", "open", "openat")
+            for name in (*STOPPED, "sendto", "getsockopt", "open", "openat", "close_range")
             if name in self.numbers
         }
         self.supervisor: Supervisor | None = None
+        self.stops: Stops | None = None
+        self.seen: list[tuple[int, int]] = []
+        """What wait(2) has returned of threads that were waited for alone, and has not been dealt with."""
         self.early: set[int] = set()  # threads that have stopped before their parent's event
         self.pending: dict[int, Image] = {}
         self.asking: dict[int, Callable[[], None]] = {}  # what changes the result of a thread's call when it returns
         self.bound: dict[bytes, bytes] = {}  # addresses of sockets on this machine, and what the command calls them
         self.loaders: dict[tuple[int, int, int], bool] = {}
 
+    def answer_by(self, stops: Stops) -> None:
+        """Have the supervisor answer calls at which threads stop for this tracer."""
+        self.stops = stops
+        stops.attach(self.registers, self.memory, self._resume, self.asking)
+
     def stopped(self, tid: int, status: int) -> None:
         """Deal with a stop that wait(2) has returned."""
         signal, event = status >> 8 & 0xFF, status >> 16
         if event == ptrace.EVENT_SECCOMP:
             self._call(tid)
-            if tid in self.asking:
-                ptrace.go_on_until_return(tid)
-                return
-        elif event in _MADE:
+            if self.stops is None or tid not in self.stops.waiting:
+                self._resume(tid)
+            return
+        if event in _MADE:
             self._made(tid)
         elif event == ptrace.EVENT_EXEC:
             self._executed(tid)
@@ -134,6 +143,22 @@ class Tracer:
             return
         ptrace.go_on(tid)
 
+    def _resume(self, tid: int) -> None:
+        """Let a thread that has stopped before a call go on."""
+        if self.stops is not None and tid in self.stops.receiving:
+            ptrace.go_on_until_return(tid)
+            _, status = os.waitpid(tid, ptrace.WAIT_ALL)
+            if status >> 8 == ptrace.RETURNED:
+                self._returned(tid)
+                ptrace.go_on(tid)
+            else:  # it was killed
+                self.stops.forget(tid)
+                self.seen.append((tid, status))
+        elif tid in self.asking:
+            ptrace.go_on_until_return(tid)
+        else:
+            ptrace.go_on(tid)
+
     def ended(self, tid: int) -> None:
         """A thread has ended."""
         self.states.pop(tid, None)
@@ -141,6 +166,8 @@ class Tracer:
         self.pending.pop(tid, None)
         self.asking.pop(tid, None)
         self.early.discard(tid)
+        if self.stops is not None:
+            self.stops.forget(tid)
 
     def _made(self, tid: int) -> None:
         try:
@@ -177,6 +204,10 @@ class Tracer:
         except OSError:  # it was killed
             return
         name = self.names.get(registers.number)
+        if self.stops is not None and (name is None or self._opens_to_use(name)):
+            assert self.supervisor is not None
+            self.supervisor.answer(tid, tid, registers.number, tuple(map(registers.argument, range(6))))
+            return
         try:
             try:
                 if name is not None:
@@ -187,6 +218,11 @@ class Tracer:
                 registers.skip(tid, -(error.errno or errno.EIO))
         except OSError:  # it was killed
             return
+
+    def _opens_to_use(self, name: str) -> bool:
+        """Whether a call opens a file with another flag than O_PATH."""
+        flags = {"open": 1, "openat": 2}.get(name)
+        return flags is not None and not self.registers.argument(flags) & os.O_PATH
 
     # Paths.
 
@@ -256,6 +292,30 @@ class Tracer:
             os.close(fd)
         slash = b"/" if path.endswith(b"/") and not place.path.endswith(b"/") else b""
         self.replaced(tid, at, b"." if stays else place.path + slash)
+
+    def close_range(self, tid: int, state: State) -> None:
+        """Spare the descriptor by which others come: the call is made for those below it, and then for those above."""
+        registers = self.registers
+        assert self.stops is not None
+        kept = self.stops.channel
+        first, last = registers.argument(0) & 0xFFFFFFFF, registers.argument(1) & 0xFFFFFFFF
+        if not first <= kept <= last:
+            return
+        if first == kept == last:
+            registers.skip(tid, 0)
+            return
+
+        def make_again() -> None:
+            registers.set_argument(1, last)
+            registers.again(tid, self.numbers["close_range"], kept + 1)
+
+        if first == kept:
+            registers.set_argument(0, kept + 1)
+        else:
+            registers.set_argument(1, kept - 1)
+            if kept < last:
+                self.asking[tid] = make_again
+        registers.write(tid)
 
     def inotify_add_watch(self, tid: int, state: State) -> None:
         mask = self.registers.argument(2)
@@ -337,6 +397,9 @@ class Tracer:
         """A call has returned whose result is to be changed."""
         change = self.asking.pop(tid, None)
         try:
+            if self.stops is not None and tid in self.stops.receiving:
+                self.stops.received(tid)
+                return
             self.registers.read(tid)
             if change is not None and self.registers.result >= 0:
                 change()

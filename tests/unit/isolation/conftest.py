@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from builda.events import CommandOutput, Event
-from builda.isolation import isolation_for
+from builda.isolation import begun, isolation_for
 from builda.isolation.spec import MASKED_PATHS, READONLY_PATHS, Process, Sandbox, User
 from builda.linux import caps
 from builda.linux import syscalls as sys_
 from builda.linux.mount import Mount, attach, detach
+from tests.support.pathcalls import NO_NOTIFICATIONS, child_without
 
 BUSYBOX = shutil.which("busybox")
 
@@ -146,3 +147,10 @@ def new_box(tmp_path: Path) -> Iterator[Callable[..., Box]]:
 @pytest.fixture
 def box(new_box: Callable[[str], Box]) -> Box:
     return new_box("native")
+
+
+@pytest.fixture(params=["notifications", "stops"])
+def answered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How calls are answered in mode `traced`: as the kernel hands them over, or where threads stop for the tracer."""
+    if request.param == "stops":
+        monkeypatch.setattr(begun, "_CHILD", child_without(NO_NOTIFICATIONS, tmp_path))

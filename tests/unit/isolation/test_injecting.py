@@ -20,6 +20,8 @@ LONG = 800  # calls
 class Kernel:
     """Stands in for the listener; notes where the supervisor and the caller are while a call is answered."""
 
+    switches = True
+
     def __init__(self, tid: int) -> None:
         self.tid = tid
         self.seen: list[tuple[set[int], set[int]]] = []
