@@ -147,6 +147,10 @@ class Registers:
     def number(self) -> int:
         return self.words[self.layout.number]
 
+    def set_result(self, value: int) -> None:
+        """Let a call that returns have another result; takes effect with `write`."""
+        self.words[self.layout.result] = value & 0xFFFFFFFFFFFFFFFF
+
     @property
     def result(self) -> int:
         """The result of a system call; a negative number is an errno."""

@@ -22,7 +22,7 @@ _X86_64 = {
     "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "getxattr": 191, "lgetxattr": 192,
     "fgetxattr": 193, "listxattr": 194, "llistxattr": 195, "flistxattr": 196,
     "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
-    "bind": 49, "getsockopt": 55, "sendmsg": 46, "io_uring_setup": 425,
+    "bind": 49, "getsockopt": 55, "sendmsg": 46, "sendmmsg": 307, "io_uring_setup": 425,
 }  # fmt: skip
 _AARCH64 = {
     "fchown": 55, "fchownat": 54,
@@ -35,7 +35,7 @@ _AARCH64 = {
     "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "getxattr": 8, "lgetxattr": 9,
     "fgetxattr": 10, "listxattr": 11, "llistxattr": 12, "flistxattr": 13,
     "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
-    "bind": 200, "getsockopt": 209, "sendmsg": 211, "io_uring_setup": 425,
+    "bind": 200, "getsockopt": 209, "sendmsg": 211, "sendmmsg": 269, "io_uring_setup": 425,
 }  # fmt: skip
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_… by machine."""

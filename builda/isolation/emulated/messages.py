@@ -18,6 +18,8 @@ _CLAIM = (_HEADER.size + 12, 1, 2)  # SOL_SOCKET, SCM_CREDENTIALS
 
 MESSAGE = struct.Struct("=QIxxxxQQQQixxxx")
 """struct msghdr: name, its length, vector, its length, control data, their length, flags."""
+MANY_STRIDE = 64
+"""Bytes from one message of sendmmsg(2) to the next (struct mmsghdr)."""
 CONTROL_MAX = 4096
 """Bytes of control data that are looked at; the most descriptors that a message can have take 1,028."""
 

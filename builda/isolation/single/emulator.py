@@ -21,7 +21,7 @@ from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls, ownership
 from builda.isolation.emulated.credentials import Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
-from builda.isolation.emulated.messages import CONTROL_MAX, MESSAGE, with_kernels_ids
+from builda.isolation.emulated.messages import CONTROL_MAX, MANY_STRIDE, MESSAGE, with_kernels_ids
 from builda.isolation.single.acls import Acls
 from builda.isolation.single.caller import SENT, Call, KernelAnswers, Refused
 from builda.isolation.single.finding import Finder, field, own, socket_of
@@ -50,6 +50,7 @@ _OF_ARGUMENTS = frozenset(
     (errno.EFAULT, errno.EINVAL, errno.EBADF, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 )
 _SOL_SOCKET, _SO_PEERCRED = 1, 17
+_MOST_MESSAGES = 1024  # of one sendmmsg(2)
 _KERNELS_IDS = (0, 0)  # the one user and the one group of the namespace
 
 
@@ -89,6 +90,7 @@ class Emulator:
             "chroot": self.chroot,
             "getsockopt": self.peer,
             "sendmsg": self.send,
+            "sendmmsg": self.send_many,
         }
 
     def one(self) -> None:
@@ -203,14 +205,29 @@ class Emulator:
 
     def send(self, call: Call) -> Answer:
         """sendmsg(2): ids that the message claims become those that the kernel takes, in the caller's memory."""
-        *_, control, size, _ = MESSAGE.unpack(call.read(call.arguments[1], MESSAGE.size))
+        self._claim(call, call.arguments[1])
+        return GO_ON
+
+    def send_many(self, call: Call) -> Answer:
+        """sendmmsg(2): the same of each message. The kernel ends the call before one that it must refuse."""
+        at, count = call.arguments[1], min(call.arguments[2] & _WORD, _MOST_MESSAGES)
+        for number in range(count):
+            try:
+                self._claim(call, at + number * MANY_STRIDE)
+            except OSError:
+                if not number:
+                    raise
+                break
+        return GO_ON
+
+    def _claim(self, call: Call, at: int) -> None:
+        *_, control, size, _ = MESSAGE.unpack(call.read(at, MESSAGE.size))
         if not control or not 0 < size <= CONTROL_MAX:
-            return GO_ON
+            return
         data = call.read(control, size)
         claims = with_kernels_ids(data, self.marks.of(call.pid), _KERNELS_IDS)
         if claims != data:
             call.write(control, claims)
-        return GO_ON
 
     def chown(self, call: Call) -> Answer:
         """chown(2) and its relatives."""

@@ -15,7 +15,7 @@ import struct
 import sys
 
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
-from builda.isolation.emulated.messages import CONTROL_MAX, MESSAGE, with_kernels_ids
+from builda.isolation.emulated.messages import CONTROL_MAX, MANY_STRIDE, MESSAGE, with_kernels_ids
 from builda.isolation.emulated.ownership import may_access
 from builda.isolation.traced import programs
 from builda.isolation.traced.calling import signed
@@ -49,11 +49,15 @@ _RED_ZONE = 256
 _MOST_INTERPRETERS = 5
 _MOST_ARGUMENTS = 1 << 20
 _MOST_BOUND = 10_000
+_MOST_MESSAGES = 1024  # of one sendmmsg(2)
+_NAME = struct.Struct("=QI")  # the first fields of struct msghdr
+_CONTROL_AT = 32  # another
 _EMPTY_PATH, _NOFOLLOW, _DONT_FOLLOW = 0x1000, 0x100, 0x02000000
 _INOTIFY = 0xF700EFFF  # ALL_INOTIFY_BITS: events and options of inotify_add_watch(2)
 _AF_UNIX = 1
 _SOCKET_PATH = 108
 _ADDRESS = 110  # bytes of struct sockaddr_un
+_LONGEST = 128  # of struct sockaddr_storage
 _PATH = os.O_PATH | os.O_CLOEXEC
 _PEER = struct.Struct("=iII")  # struct ucred
 _REMOVED = b" (deleted)"  # at the end of a link of /proc that leads to a file without a name
@@ -108,7 +112,7 @@ class Tracer:
         """What wait(2) has returned of threads that were waited for alone, and has not been dealt with."""
         self.early: set[int] = set()  # threads that have stopped before their parent's event
         self.pending: dict[int, Image] = {}
-        self.asking: dict[int, Callable[[], None]] = {}  # what changes the result of a thread's call when it returns
+        self.asking: dict[int, Callable[[], None]] = {}  # what changes the result of a thread's call, also a failed one
         self.bound: dict[bytes, bytes] = {}  # addresses of sockets on this machine, and what the command calls them
         self.loaders: dict[tuple[int, int, int], bool] = {}
 
@@ -357,6 +361,8 @@ class Tracer:
         at, length_at = self.registers.argument(3), self.registers.argument(4)
 
         def show() -> None:
+            if self.registers.result < 0:
+                return
             length = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
             data = self.memory.read(tid, at, min(length, _PEER.size))
             if len(data) == _PEER.size:
@@ -368,30 +374,42 @@ class Tracer:
         """Show the path that the command gave a socket, which the kernel knows by its path on this machine."""
         at, length_at = self.registers.argument(1), self.registers.argument(2)
         try:
-            size = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
+            size = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder, signed=True)
         except OSError:  # the kernel says what is wrong
             return
+        if size < 0:
+            return
+        # The caller's own buffer may be too short for what tells the path, and would show the path on this machine.
+        found, found_length = self.below_stack(tid, bytes(_LONGEST), _LONGEST.to_bytes(4, sys.byteorder))
+        self.registers.set_argument(1, found)
+        self.registers.set_argument(2, found_length)
+        self.registers.write(tid)
 
         def show() -> None:
-            length = int.from_bytes(self.memory.read(tid, length_at, 4), sys.byteorder)
-            if not 2 < length <= min(size, _ADDRESS):
-                return
-            shown = self._shown_address(state, self.memory.read(tid, at, length))
-            if shown is not None:
-                self.memory.write(tid, at, shown)
-                self.memory.write(tid, length_at, len(shown).to_bytes(4, sys.byteorder))
+            self.registers.set_argument(1, at)
+            self.registers.set_argument(2, length_at)
+            if self.registers.result >= 0:
+                length = int.from_bytes(self.memory.read(tid, found_length, 4), sys.byteorder)
+                address = self._shown_address(state, self.memory.read(tid, found, min(length, _LONGEST)))
+                try:
+                    self.memory.write(tid, length_at, len(address).to_bytes(4, sys.byteorder))
+                    if size:
+                        self.memory.write(tid, at, address[:size])
+                except OSError:
+                    self.registers.set_result(-errno.EFAULT)
+            self.registers.write(tid)
 
         self.asking[tid] = show
 
     getpeername = getsockname
 
-    def _shown_address(self, state: State, address: bytes) -> bytes | None:
-        """What the command sees for the address of a socket; None for one that is shown as it is."""
+    def _shown_address(self, state: State, address: bytes) -> bytes:
+        """What the command sees for the address of a socket."""
         path = address[2:].partition(b"\0")[0]
         if int.from_bytes(address[:2], sys.byteorder) != _AF_UNIX or not path:
-            return None
+            return address
         shown = self.bound.get(path) or state.root.inside(path)
-        return None if shown is None else address[:2] + shown + b"\0"
+        return address if shown is None else address[:2] + shown + b"\0"
 
     def _returned(self, tid: int) -> None:
         """A call has returned whose result is to be changed."""
@@ -401,7 +419,7 @@ class Tracer:
                 self.stops.received(tid)
                 return
             self.registers.read(tid)
-            if change is not None and self.registers.result >= 0:
+            if change is not None:
                 change()
         except OSError:  # it was killed, or has no such memory any more
             return
@@ -442,11 +460,43 @@ class Tracer:
         return claims if claims != data else None
 
     def sendmmsg(self, tid: int, state: State) -> None:
-        at, count = self.registers.argument(1), min(self.registers.argument(2) & 0xFFFFFFFF, 1024)
+        """As sendmsg(2), in the caller's own headers, into which the kernel writes: they are as before when it returns.
+
+        A message that is refused ends the call before it; its error counts if it is the first.
+        """
+        self._check_socket(tid)
+        at, count = self.registers.argument(1), min(self.registers.argument(2) & 0xFFFFFFFF, _MOST_MESSAGES)
+        changes: list[tuple[int, bytes, bytes, bytes]] = []  # address of a header, the header, address, claims
         for number in range(count):
-            name, length, *_ = MESSAGE.unpack(self.memory.read(tid, at + number * 64, MESSAGE.size))
-            if name and self.translated(tid, state, name, length) is not None:
-                raise OSError(errno.EOPNOTSUPP, "sendmmsg")
+            try:
+                message = self.memory.read(tid, at + number * MANY_STRIDE, MESSAGE.size)
+                name, length, _, _, control, size, _ = MESSAGE.unpack(message)
+                address = self.translated(tid, state, name, length) if name else None
+                claims = self._with_claims(tid, control, size)
+            except OSError:
+                if not number:
+                    raise
+                self.registers.set_argument(2, number)
+                self.registers.write(tid)
+                break
+            if address is not None or claims is not None:
+                changes.append((at + number * MANY_STRIDE, message, address or b"", claims or b""))
+        if not changes:
+            return
+        copies = iter(self.below_stack(tid, *(item for _, _, *items in changes for item in items)))
+        for place, _, address, claims in changes:
+            name_copy, control_copy = next(copies), next(copies)
+            if address:
+                self.memory.write(tid, place, _NAME.pack(name_copy, len(address)))
+            if claims:
+                self.memory.write(tid, place + _CONTROL_AT, control_copy.to_bytes(8, sys.byteorder))
+
+        def restore() -> None:
+            for place, message, *_ in changes:
+                self.memory.write(tid, place, message[: _NAME.size])
+                self.memory.write(tid, place + _CONTROL_AT, message[_CONTROL_AT : _CONTROL_AT + 8])
+
+        self.asking[tid] = restore
 
     def _address(self, tid: int, state: State, at: int, *, make: bool = False) -> None:
         length = self.registers.argument(at + 1) & 0xFFFFFFFF
