@@ -55,8 +55,9 @@ class Making:
             directory, address = arguments[0], arguments[1]
             if not 24 <= arguments[3] <= _PATH_MAX:
                 return GO_ON
-            flags, mode, resolve = struct.unpack("=QQQ", call.read(arguments[2], 24))
-            if not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags & ~_VALID or mode & ~0o7777:
+            how = call.read(arguments[2], arguments[3])
+            flags, mode, resolve = struct.unpack("=QQQ", how[:24])
+            if any(how[24:]) or not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags & ~_VALID or mode & ~0o7777:
                 return GO_ON
         elif name == "openat":
             directory, address, flags, mode = arguments[:4]
