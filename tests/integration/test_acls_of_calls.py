@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.pathcalls import compiled, in_chroot, in_single, in_traced
-from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
+from tests.unit.isolation.conftest import answered as answered  # the fixtures, shared with the unit tests
+from tests.unit.isolation.conftest import new_box as new_box
 
 pytestmark = pytest.mark.root
 
@@ -28,6 +29,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled("acls", tmp_path_factory.mktemp("acls"))
 
 
+@pytest.mark.usefixtures("answered")
 @pytest.mark.parametrize("words", WORDS)
 def test_acls_in_traced(words: tuple[str, ...], program: Path, tmp_path: Path, new_box: Callable[..., Any]) -> None:
     wanted = in_chroot(program, tmp_path / "chroot", *words)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.pathcalls import compiled, in_chroot, in_single, in_traced
-from tests.unit.isolation.conftest import new_box as new_box  # the fixture, shared with the unit tests
+from tests.unit.isolation.conftest import answered as answered  # the fixtures, shared with the unit tests
+from tests.unit.isolation.conftest import new_box as new_box
 
 pytestmark = pytest.mark.root
 
@@ -24,6 +25,7 @@ def kernels(program: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str
     return in_chroot(program, tmp_path_factory.mktemp("chroot")).splitlines()
 
 
+@pytest.mark.usefixtures("answered")
 def test_sockets_in_traced(program: Path, kernels: list[str], new_box: Callable[..., Any]) -> None:
     assert _differences(kernels, in_traced(program, new_box).splitlines()) == []
 

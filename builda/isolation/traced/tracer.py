@@ -310,6 +310,8 @@ class Tracer:
             return
 
         def make_again() -> None:
+            if registers.result < 0:
+                return
             registers.set_argument(1, last)
             registers.again(tid, self.numbers["close_range"], kept + 1)
 
