@@ -1,9 +1,9 @@
 """Random calls with paths in great numbers: `make path-calls CALLS=1000000 MODE=traced`.
 
-The calls of fresh seeds are compared with those in a root directory of chroot(2), see test_path_calls.py. In mode
-`traced` a fifth as many calls are made while another process swaps names with links that lead out of the tree, and must
-reach nothing there. Prints what was done so far, and the fewest calls of each seed that differs; the exit status is 1
-if something was found.
+The calls of fresh seeds are compared with those in a root directory of chroot(2), see test_path_calls.py. `stops` is
+mode `traced` where the kernel hands no calls over. In both, a fifth as many calls are made while another process swaps
+names with links that lead out of the tree, and must reach nothing there. Prints what was done so far, and the fewest
+calls of each seed that differs; the exit status is 1 if something was found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from builda.isolation import begun
 from tests.support.pathcalls import (
+    NO_NOTIFICATIONS,
+    child_without,
     compiled,
     first_difference,
     in_chroot,
@@ -40,7 +43,7 @@ _RACES = 4
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.fuzz.many_path_calls")
-    options.add_argument("--mode", choices=("traced", "single"), default="traced")
+    options.add_argument("--mode", choices=("traced", "stops", "single"), default="traced")
     options.add_argument("--calls", type=int, default=100_000, help="how many calls are compared")
     options.add_argument("--first", type=int, help="the first seed; by chance without it")
     options.add_argument("--jobs", type=int, default=os.cpu_count(), help="batches at a time")
@@ -54,7 +57,7 @@ def main() -> int:
         for done, reports in enumerate(pool.map(partial(_batch, given.mode, program), firsts), 1):
             found += len(reports)
             print(*reports, sep="\n", end="\n" * bool(reports))
-            races = f", {done * _RACES * _OF_SEED} with swapped links" if given.mode == "traced" else ""
+            races = f", {done * _RACES * _OF_SEED} with swapped links" if given.mode != "single" else ""
             seconds = time.monotonic() - began
             print(f"{done * _SEEDS * _OF_SEED} calls compared{races}, {found} found, {seconds:.0f} s", flush=True)
     return int(found > 0)
@@ -64,6 +67,8 @@ def _batch(mode: str, program: Path, first: int) -> list[str]:
     """What differs or reaches something outside, of the seeds from the first one on."""
     with tempfile.TemporaryDirectory() as directory, boxes(Path(directory)) as new_box:
         place = Path(directory)
+        if mode == "stops":
+            begun._CHILD = child_without(NO_NOTIFICATIONS, place)
 
         def both(words: list[str]) -> tuple[str, str]:
             found = in_single(program, place, *words) if mode == "single" else in_traced(program, new_box, *words)
@@ -76,7 +81,7 @@ def _batch(mode: str, program: Path, first: int) -> list[str]:
             at = first_difference(*pair)
             if at is not None:
                 reports.append(reproduction(both, seed, made_before(pair[0], at)))
-        if mode == "traced":
+        if mode != "single":
             outside = outside_of_trees(place)
             before = state(outside)
             words = ("race", str(first + _SEEDS), str(_RACES), str(_OF_SEED), str(outside))
