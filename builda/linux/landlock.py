@@ -23,29 +23,40 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
-def confine_writes(root: int) -> bool:
-    """Confine this thread's changes of files to the directory `root`; False if the kernel cannot.
+def queues() -> int:
+    """The root of the file system of message queues, which the caller closes; -1 if it is not mounted.
+
+    mq_open(3) looks for its files there, whatever root directory the thread has.
+    """
+    try:
+        return os.open("/dev/mqueue", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def confine_writes(root: int, also: int = -1) -> bool:
+    """Confine this thread's changes of files to the directory `root`, and `also`; False if the kernel cannot.
 
     Needs no_new_privs. Open descriptors are not affected. From version 6 on (Linux 6.12) the thread and its children
     can also signal each other only.
     """
-    return _confine(root, _WRITES)
+    return _confine((root, also), _WRITES)
 
 
-def confine_to(root: int) -> bool:
+def confine_to(root: int, also: int = -1) -> bool:
     """Like `confine_writes`, for reading and executing too."""
-    return _confine(root, _READS | _WRITES)
+    return _confine((root, also), _READS | _WRITES)
 
 
-def _confine(root: int, rights: int) -> bool:
+def _confine(roots: tuple[int, ...], rights: int) -> bool:
     version = version_here()
     if version < LEAST:
         return False
-    _restrict(root, rights | _REFER | (_TRUNCATE if version >= 3 else 0), version)
+    _restrict(roots, rights | _REFER | (_TRUNCATE if version >= 3 else 0), version)
     return True
 
 
-def _restrict(root: int, rights: int, version: int) -> None:
+def _restrict(roots: tuple[int, ...], rights: int, version: int) -> None:
     scoped = _SIGNALS if version >= 6 else 0
     words = (rights, 0, scoped) if scoped else (rights,)  # struct landlock_ruleset_attr: files, network, scopes
     handled = (ctypes.c_uint64 * len(words))(*words)
@@ -53,8 +64,10 @@ def _restrict(root: int, rights: int, version: int) -> None:
         "landlock_create_ruleset", sys_.SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0
     )
     try:
-        beneath = _PathBeneath(rights, root)
-        sys_.call("landlock_add_rule", sys_.SYS_LANDLOCK_ADD_RULE, rules, _PATH_BENEATH, ctypes.byref(beneath), 0)
+        for root in roots:
+            if root >= 0:
+                rule = ctypes.byref(_PathBeneath(rights, root))
+                sys_.call("landlock_add_rule", sys_.SYS_LANDLOCK_ADD_RULE, rules, _PATH_BENEATH, rule, 0)
         sys_.call("landlock_restrict_self", sys_.SYS_LANDLOCK_RESTRICT_SELF, rules, 0)
     finally:
         os.close(rules)

@@ -94,3 +94,11 @@ def test_users_with_the_id_of_the_pods_user_are_changed_and_removed(profile: str
     )
     user = "uid=1000(a) gid=1000(a) groups=1000(a)"
     assert said(profile, script, given) == [user, "Uid:\t0\t0\t0\t0"]
+
+
+@pytest.mark.parametrize("profile", [*KINDS, pytest.param("root-default", marks=pytest.mark.long)])
+def test_messages_go_through_queues(profile: str, given: Path) -> None:
+    script = r"""perl -e '$name = "builda-$$"; $queue = syscall 240, $name, 0102, 0600, 0; $queue < 0 and die $!;
+        $hello = "hello"; syscall 242, $queue, $hello, 5, 0, 0; $text = " " x 8192;
+        print substr($text, 0, syscall 243, $queue, $text, 8192, 0, 0), "\n"; syscall 241, $name'"""
+    assert said(profile, script, given) == ["hello"]

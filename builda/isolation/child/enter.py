@@ -407,13 +407,17 @@ def _become_command(wire: Wire, terminal: int | None, root: int = -1, supervisor
             for fd in wire["owned_streams"]:
                 os.fchown(fd, wire["uid"], wire["gid"])
         _signal.pthread_sigmask(_signal.SIG_SETMASK, wire["signal_mask"])
+        queues = -1
         if wire["plain_tree"] is not None:
+            from builda.linux.landlock import queues as message_queues
+
+            queues = message_queues()  # the pod's: a path leads there no more after chroot(2)
             _enter_tree(root)
         runtime = wire["runtime"]
         if runtime is not None:
             report(("ready",))
             os.execve(runtime["args"][0], runtime["args"], dict(runtime["env"]))
-        execute(wire, lambda: report(("ready",)), REPORT, supervisor)
+        execute(wire, lambda: report(("ready",)), REPORT, supervisor, queues)
     except Failure as failure:
         report(failure.fields)
         return failure.fields[3] or 125

@@ -22,15 +22,15 @@ _LAST = 1 << 31  # no descriptor has such a number
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int = -1) -> None:
+def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int = -1, queues: int = -1) -> None:
     """Become the command. `ready` is called when only execve(2) itself can still fail.
 
-    Of the descriptors from 3 on only `report` and `supervisor` stay open until the exec. `supervisor` is the socket
-    that takes the listener of a plain tree's filter.
+    Of the descriptors from 3 on only the given ones stay open until the exec. `supervisor` is the socket that takes
+    the listener of a plain tree's filter, `queues` as for `hand_over`.
     """
     environment = dict(wire["env"])
     os.umask(wire["umask"])
-    _close_all_but({report, supervisor} - {-1})
+    _close_all_but({report, supervisor, queues} - {-1})
     _change_directory(wire["cwd"])
     _set_limits(wire["rlimits"])
     permitted = _limit_bounding_set(wire["capabilities"])
@@ -39,7 +39,7 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
     # The command must not read the caller's keys. Where keyctl(2) is filtered it cannot reach them anyway.
     sys_.join_session_keyring()
     path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
-    _confine(wire, permitted, supervisor)
+    _confine(wire, permitted, supervisor, queues)
     ready()
     try:
         os.execve(path, wire["args"], environment)
@@ -223,7 +223,7 @@ def _change_user(wire: Wire) -> None:
         raise refused(f"become user {wire['uid']}:{wire['gid']}", error) from error
 
 
-def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
+def _confine(wire: Wire, permitted: int, supervisor: int, queues: int) -> None:
     """Set the seccomp filter and the capabilities. A filter needs SYS_ADMIN or no_new_privs."""
     effective = permitted if wire["uid"] == 0 or wire["emulation"] is not None else 0
     if wire["no_new_privileges"]:
@@ -242,7 +242,7 @@ def _confine(wire: Wire, permitted: int, supervisor: int) -> None:
     except OSError as error:
         raise refused("set capabilities", error) from error
     if wire["plain_tree"] is not None:
-        _hand_over(supervisor, wire["plain_tree"]["filter"])
+        _hand_over(supervisor, wire["plain_tree"]["filter"], queues)
     if wire["no_new_privileges"] and wire["seccomp"] is not None:
         _install(wire["seccomp"])
 
@@ -256,13 +256,13 @@ def _emulate(supervisor: int, program: bytes) -> None:
         raise refused("hand over calls about owners", error) from error
 
 
-def _hand_over(supervisor: int, program: bytes | None) -> None:
+def _hand_over(supervisor: int, program: bytes | None, queues: int) -> None:
     from builda.isolation.child.proc_server import (
         hand_over,
     )  # loaded before chroot(2): now it would come from the container
 
     try:
-        hand_over(supervisor, program)
+        hand_over(supervisor, program, queues)
     except OSError as error:
         raise refused("hand over calls that name /proc", error) from error
 

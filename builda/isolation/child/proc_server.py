@@ -422,9 +422,12 @@ class Supervisor:
             raise OSError(errno.EFAULT, "") from error
 
 
-def hand_over(connection: int, program: bytes | None) -> None:
-    """Confine this thread's writes to its root. Install the filter, if any, and send its listener over the socket."""
-    confine_writes(os.open("/", os.O_PATH))
+def hand_over(connection: int, program: bytes | None, queues: int = -1) -> None:
+    """Confine this thread's writes to its root and to message queues (`landlock.queues`).
+
+    Install the filter, if any, and send its listener over the socket.
+    """
+    confine_writes(os.open("/", os.O_PATH), queues)
     if program is not None:
         notification.hand_over(connection, program)
 

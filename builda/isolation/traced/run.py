@@ -19,7 +19,7 @@ from builda.isolation.traced.tracer import OPTIONS, Tracer
 from builda.isolation.traced.tree import State, Tree
 from builda.linux import ptrace
 from builda.linux import syscalls as sys_
-from builda.linux.landlock import confine_to
+from builda.linux.landlock import confine_to, queues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +45,13 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
         connection.send(b"r")
         if connection.recv(1) != b"g":
             os._exit(125)  # the supervisor failed, and reports why
-        if not confine_to(root):  # a thread can win a race for a directory outside: no memory is to be dumped there
+        of_pod = queues()
+        is_confined = confine_to(root, of_pod)
+        if not is_confined:  # a thread can win a race for a directory outside: no memory is to be dumped there
             sys_.setrlimit(_RLIMIT_CORE, 0, 0)
-        os.close(root)
+        for fd in (root, of_pod):
+            if fd >= 0:
+                os.close(fd)
         number = connection.detach()
         try:
             hand_over(number, first)
