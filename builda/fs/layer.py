@@ -11,7 +11,14 @@ from contextlib import contextmanager
 
 from builda.errors import CorruptContent
 from builda.fs.pipeline import Ahead, Hashing, WrittenLayer, write_layer
-from builda.fs.trees.apply import Applied, Whiteouts, apply, drop_idle_whiteouts, inherit_directories
+from builda.fs.trees.apply import (
+    Applied,
+    Whiteouts,
+    apply,
+    drop_idle_whiteouts,
+    inherit_directories,
+    inherit_noted_owners,
+)
 from builda.fs.trees.diff import (
     AS_IS,
     Clamp,
@@ -50,6 +57,7 @@ __all__ = [
     "drop_idle_whiteouts",
     "fingerprints",
     "inherit_directories",
+    "inherit_noted_owners",
     "unpack_blob",
     "with_times",
     "write_layer",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from builda.errors import Unsupported
 from builda.fs import rights, standin, xattrs
@@ -222,6 +222,24 @@ def _note(directory: int, name: bytes, uid: int, gid: int) -> None:
     if (uid, gid) == (0, 0) and _key(name) not in rows:
         return
     rows[_key(name)] = (uid, gid)
+    _set_noted(directory, rows)
+
+
+def inherit_noted(directory: int, below: int, names: Collection[bytes]) -> None:
+    """Note the owners of links and FIFOs that a directory shows of the one below it, which its attribute hides.
+
+    `names` are those that it has itself.
+    """
+    rows = _noted(below)
+    if not rows:
+        return
+    own, hidden = _noted(directory), set(map(_key, names))
+    merged = {key: owner for key, owner in rows.items() if key not in hidden} | own
+    if merged != own:
+        _set_noted(directory, merged)
+
+
+def _set_noted(directory: int, rows: Mapping[int, tuple[int, int]]) -> None:
     data = b"".join(number.to_bytes(4, "little") for key, owner in rows.items() for number in (key, *owner))
     try:
         os.setxattr(directory, NAMED, data)

@@ -179,6 +179,44 @@ def test_nothing_is_left_of_a_build_after_prune(user: Rootless, debian: Path) ->
     assert os.listdir(store / "ingest") == []
 
 
+def test_owners_of_links_show_through_the_directories_of_later_layers(busybox: Path) -> None:
+    """Of an image that was pulled: each layer is unpacked by itself."""
+    layers = (
+        "mkdir -p /x/in /kept; ln -s a /x/l; mkfifo /x/p /x/in/p /x/gone /kept/p; ln -s a /x/in/l; "
+        "chown -h 33:4 /x/* /x/in/* /kept/p",
+        "touch /x/n /x/in/n; rm /x/gone",
+        "rm /x/l; ln -s b /x/l; touch /x/in/m; rm -r /kept; mkdir /kept; mkfifo /kept/p",
+    )
+    with rootless(LONELY) as lonely:
+        with_image(lonely, readable(busybox, lonely), "busybox")
+        name = "localhost/busybox:busybox"
+        for number, script in enumerate(layers):
+            container = lonely("from", name).strip()
+            lonely("run", container, "--", "sh", "-ec", script)
+            name = f"localhost/made:{number}"
+            lonely("commit", "-q", "--rm", container, name)
+        look = "cd /; find x kept | sort | xargs stat -c '%n %u %g'"
+        before = lonely("run", lonely("from", name).strip(), "--", "sh", "-c", look)
+        lonely("push", name, f"oci-archive:{lonely.home}/made.tar:made")
+        lonely("rm", "--all")
+        lonely("rmi", "-af")
+        lonely("prune", "-af")
+        lonely("pull", "-q", f"oci-archive:{lonely.home}/made.tar:made")
+        pulled = lonely("run", lonely("from", "localhost/made:made").strip(), "--", "sh", "-c", look)
+    rows = dict(line.split(" ", 1) for line in pulled.splitlines())
+    assert {path for path, owner in rows.items() if owner == "33 4"} == {"x/in", "x/p", "x/in/p", "x/in/l"}
+    assert {path for path, owner in rows.items() if owner == "0 0"} == {
+        "x",
+        "x/l",
+        "x/n",
+        "x/in/n",
+        "x/in/m",
+        "kept",
+        "kept/p",
+    }
+    assert pulled == before
+
+
 def test_a_user_without_ranges_builds_alone_and_is_told_what_to_write(busybox: Path) -> None:
     with rootless(LONELY) as lonely:
         with_image(lonely, readable(busybox, lonely), "busybox")

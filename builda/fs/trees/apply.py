@@ -11,7 +11,7 @@ import stat
 from contextlib import suppress
 
 from builda.errors import CorruptContent
-from builda.fs import paths, xattrs
+from builda.fs import owners, paths, xattrs
 from builda.fs.tar import CHARACTER, TarEntry, shown
 from builda.fs.tarread import Content
 from builda.fs.trees.directory import TreeTarget, is_whiteout, look_like, lstat
@@ -81,15 +81,48 @@ def inherit_directories(root: int, lowers: Sequence[int], implied: Sequence[str]
     unpacked; for a flat tree never.
     """
     for path in sorted(map(os.fsencode, implied), reverse=True):
-        for lower in lowers:
-            model = _directory_in(lower, path)
-            if model is not None:
-                try:
-                    _look_like(root, model, path)
-                finally:
-                    os.close(model)
-            if model is not None or _shows(lower, path) is not None:  # what is further below does not show
-                break
+        model = _directory_below(lowers, path)
+        if model is not None:
+            try:
+                _look_like(root, model, path)
+            finally:
+                os.close(model)
+
+
+def inherit_noted_owners(root: int, lowers: Sequence[int]) -> None:
+    """Note in the layer's directories the owners that the layers below, the topmost first, keep of links and FIFOs.
+
+    They are in an attribute of the directory that holds them, and overlay shows that of the topmost directory. Needed
+    once all lower layers are unpacked and have theirs.
+    """
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        directory = _directory_in(root, path)
+        if directory is None:
+            continue
+        try:
+            model = None if xattrs.is_opaque(directory) else _directory_below(lowers, path)
+            if model is None:
+                continue
+            try:
+                with os.scandir(directory) as found:
+                    names = {os.fsencode(entry.name): entry.is_dir(follow_symlinks=False) for entry in found}
+                owners.inherit_noted(directory, model, names.keys())
+            finally:
+                os.close(model)
+            pending += [path + b"/" + name if path else name for name, is_directory in names.items() if is_directory]
+        finally:
+            os.close(directory)
+
+
+def _directory_below(lowers: Sequence[int], path: bytes) -> int | None:
+    """A descriptor of the directory that the layers, the topmost first, show at `path`; None if they show none."""
+    for lower in lowers:
+        model = _directory_in(lower, path)
+        if model is not None or _shows(lower, path) is not None:  # what is further below does not show
+            return model
+    return None
 
 
 def drop_idle_whiteouts(root: int, lowers: Sequence[int], hidden: Sequence[str]) -> None:

@@ -181,14 +181,16 @@ class OverlaySnapshots(Layered):
             emit(Warned(message=f"attributes that the store's file system cannot keep: {names}"))
 
     def _fit(self, key: str, parent: str | None, applied: Applied) -> None:
-        """Give directories that the layer implies the look that they have below it, and remove idle whiteouts.
+        """Give directories that the layer implies the look that they have below it, remove idle whiteouts, note owners.
 
         An overlay shows an upper directory's attributes, and an archive need not list the directories of its files. In
         a directory that only one layer has, overlay lists the names of whiteouts, as files that cannot be opened.
         """
-        from builda.fs.layer import drop_idle_whiteouts, inherit_directories
+        from builda.fs.layer import drop_idle_whiteouts, inherit_directories, inherit_noted_owners
+        from builda.fs.owners import keeps_aside
 
-        if not (applied.hidden or applied.implied):
+        notes_owners = parent is not None and keeps_aside()
+        if not (applied.hidden or applied.implied or notes_owners):
             return
         with ExitStack() as stack:
             fds = [
@@ -197,3 +199,5 @@ class OverlaySnapshots(Layered):
             ]
             drop_idle_whiteouts(fds[0], fds[1:], applied.hidden)
             inherit_directories(fds[0], fds[1:], applied.implied)
+            if notes_owners:
+                inherit_noted_owners(fds[0], fds[1:])
