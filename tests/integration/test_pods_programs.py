@@ -37,7 +37,7 @@ cd /tmp; mkfifo f g; trap '' PIPE
 for i in {1..60}; do cat f > read & echo "to a reader" > f || echo "failed: $i"; wait; cat read; done | uniq
 for i in {1..60}; do echo "from a writer" > f & read -r line < f; wait; echo "$line"; done | uniq
 timeout 0.3 cat f; echo $?; timeout 0.3 bash -c 'echo > f'; echo $?; timeout -s KILL 0.3 cat f 2> /dev/null; echo $?
-timeout 0.3 bash -c 'echo > f'; echo $?
+sleep 0.5; timeout 0.3 bash -c 'echo > f'; echo $?
 exec 3<> g; exec 4< g; exec 3>&-; timeout 0.3 cat /dev/fd/4; echo $?
 cat f & p=$!; sleep 0.2; kill -STOP $p; sleep 0.1; echo stopped > f & sleep 0.1; kill -CONT $p; wait
 cat > handlers <<'PERL'
