@@ -53,6 +53,7 @@ class Supervisor:
         self.outside = files.outside
         opening = Opening(files)
         self.injecting = opening.injecting
+        self.fifos = opening.fifos
         rooms = (self, opening, Looks(files), Entries(files), Changes(files), Attributes(files))
         numbers = NUMBERS[os.uname().machine]
         self.uname_number = numbers["uname"]

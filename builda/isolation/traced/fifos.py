@@ -78,6 +78,13 @@ class Fifos:
         if not is_watched:
             _thread.start_new_thread(self._watch, ())
 
+    def ended(self, tid: int) -> None:
+        """A thread has ended: it is no end of a FIFO any more."""
+        with self._lock:
+            for waiting in self._waiting:
+                if waiting.tid == tid and waiting.thread:
+                    waiting.interrupt()
+
     def _wait(self, waiting: _Waiting, held: int, flags: int) -> None:
         listener = waiting.listener
         path = b"/proc/self/fd/%d" % held
@@ -112,8 +119,7 @@ class Fifos:
                     return
                 for waiting in self._waiting:
                     if waiting.thread and (waiting.is_interrupted or _has_signal(waiting)):
-                        waiting.is_interrupted = True
-                        _signal.pthread_kill(waiting.thread, _CANCEL)
+                        waiting.interrupt()
 
 
 class _Waiting:
@@ -127,6 +133,11 @@ class _Waiting:
         self.tid = tid
         self.thread = 0
         self.is_interrupted = False
+
+    def interrupt(self) -> None:
+        """Let the open return."""
+        self.is_interrupted = True
+        _signal.pthread_kill(self.thread, _CANCEL)
 
 
 def _has_signal(waiting: _Waiting) -> bool:

@@ -170,6 +170,8 @@ class Tracer:
         self.pending.pop(tid, None)
         self.asking.pop(tid, None)
         self.early.discard(tid)
+        if self.supervisor is not None:
+            self.supervisor.fifos.ended(tid)
         if self.stops is not None:
             self.stops.forget(tid)
 
