@@ -327,8 +327,8 @@ def test_users_and_owners_are_those_of_root(mode: str, given: Path, games_by_roo
 @pytest.mark.parametrize("mode", PODS)
 def test_default_acls_of_a_base_image_count(mode: str, given: Path, tmp_path: Path) -> None:
     steps = {"base": ("debian:debian", GAMES["default access control lists"]), "acls": ("base:base", UPON_ACLS)}
-    for name, (base, script) in steps.items():
-        (given / f"{name}.df").write_text(f"FROM localhost/{base}\nRUN bash <<'END'\n{script}\nEND\n{COPIES}")
+    for name, (below, script) in steps.items():
+        (given / f"{name}.df").write_text(f"FROM localhost/{below}\nRUN bash <<'END'\n{script}\nEND\n{COPIES}")
     base = built("privileged-root", BUILD_FROM.format(base="debian", name="base"), given, tmp_path / "base")
     base.rename(given / "base.tar")
     script = BUILD_FROM.format(base="base", name="acls")

@@ -39,7 +39,14 @@ def test_a_disguise_names_one_user_only_and_hides_any_acl() -> None:
 
 def test_acls_that_tools_make_are_no_disguise() -> None:
     last = ((4, 5, _NO), (16, 7, _NO), (32, 0, _NO))
-    for named in ((), ((2, 7, 0),), ((2, 7, 0), (2, 6, 33)), ((8, 7, 0),), ((2, 7, 0), (8, 6, 0))):
+    tried: list[list[tuple[int, int, int]]] = [
+        [],
+        [(2, 7, 0)],
+        [(2, 7, 0), (2, 6, 33)],
+        [(8, 7, 0)],
+        [(2, 7, 0), (8, 6, 0)],
+    ]
+    for named in tried:
         before = [entry for entry in named if entry[0] == 2]
         after = [entry for entry in named if entry[0] == 8]
         value = _acl((1, 7, _NO), *before, last[0], *after, *last[1:])
@@ -54,6 +61,7 @@ def test_digits_that_end_too_soon_hide_nothing() -> None:
 
 
 def test_ids_and_permissions_that_do_not_exist_make_no_acl() -> None:
-    for entry in ((2, 8, 33), (2, 7, _NO), (8, 7, _NO)):
+    entries: list[tuple[int, int, int]] = [(2, 8, 33), (2, 7, _NO), (8, 7, _NO)]
+    for entry in entries:
         value = _acl((1, 7, _NO), *([entry] if entry[0] == 2 else []), (4, 5, _NO), *([entry] if entry[0] == 8 else []))
         assert not acl.is_acl(value + _acl((16, 7, _NO), (32, 0, _NO))[4:])
