@@ -121,11 +121,15 @@ class Stops:
             + MESSAGE.pack(0, 0, vector, 1, control, _CONTROL.size, 0),
         )
         self.ours.sendmsg([b"d"], [rights], _socket.MSG_DONTWAIT)
-        registers.set_number(identity, self.number)
         how = _socket.MSG_DONTWAIT | (_socket.MSG_CMSG_CLOEXEC if flags & os.O_CLOEXEC else 0)
         for index, value in enumerate((self.channel, message, how)):
             registers.set_argument(index, value)
-        registers.write(identity)
+        try:
+            registers.set_number(identity, self.number)
+            registers.write(identity)
+        except OSError:  # it was killed
+            self._take_back()
+            raise
         self.receiving[identity] = before
 
     def received(self, tid: int) -> None:
