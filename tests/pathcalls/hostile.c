@@ -30,6 +30,8 @@ static int rounds;
 static struct { unsigned short family; char path[700]; } racing = {AF_UNIX, ""};
 #define racing_path racing.path
 static char good[700], bad[700];
+static const char *o_path = "/inside/////////////////////////////////////////////////////////////////////////////////////////////marker";
+static const char *long_directory = "/inside///////////////////////////////////////////////////////////////////////////////////////////////////";
 
 static void report(const char *what) { printf("reached: %s\n", what); fflush(stdout); }
 static void none(const char *what, long value) { if (value >= 0) report(what); }
@@ -95,11 +97,18 @@ static void *flip(void *unused) {
     return unused;
 }
 
-/* The path that a tracer gives a call instead lies below the stack pointer of the thread: change that too. */
-static char *volatile stack;
+/* The path that a tracer gives a call instead lies below the stack pointer of the thread: change that too. Calls with such paths are
+   made on a stack of their own, as on the usual one the frames of other functions would be overwritten with it. */
+static char below[8192 + sizeof bad]; /* the last part is what a string may exceed its place by */
+static long on_own_stack(long number, long one, long two, long three) {
+    long result;
+    __asm__ volatile("mov %%rsp, %%rbx; mov %[top], %%rsp; syscall; mov %%rbx, %%rsp"
+                     : "=a"(result) : "a"(number), "D"(one), "S"(two), "d"(three), [top] "r"(below + 8192) : "memory", "rbx", "rcx", "r11");
+    return result;
+}
 static void *overwrite(void *unused) {
     while (!stop)
-        for (char *at = stack - 4096; at < stack; at += 8)
+        for (char *at = below; at < below + 8192; at += 8)
             if (at[0] == '/' && memchr(at, 0, 512) && strstr(at, "/inside") && strlen(at) >= strlen(bad)) strcpy(at, bad);
     return unused;
 }
@@ -114,7 +123,6 @@ static void races(void) {
     snprintf(good, sizeof good, "/inside/////////////////////////marker");
     mkdir("/inside", 0755), close(open("/inside/marker", O_CREAT | O_RDWR, 0644));
     stat("/inside/marker", &wanted);
-    stack = __builtin_frame_address(0);
     pthread_create(&thread, NULL, flip, NULL);
     pthread_create(&other, NULL, overwrite, NULL);
     for (int i = 0; i < rounds; i++) {
@@ -123,7 +131,7 @@ static void races(void) {
             if (fstat(fd, &s) == 0 && s.st_ino != wanted.st_ino) report("a file by a path that changes (open)");
             close(fd);
         }
-        fd = open("/inside/////////////////////////////////////////////////////////////////////////////////////////////marker", O_PATH);
+        fd = on_own_stack(SYS_open, (long)o_path, O_PATH, 0);
         if (fd >= 0) {
             if (fstat(fd, &s) == 0 && s.st_ino != wanted.st_ino) count_outside++;
             char link[64];
@@ -163,7 +171,6 @@ static void names(int binds) {
     snprintf(bad, sizeof bad, "%s", made), snprintf(good, sizeof good, "/inside////////////////////////////////////made");
     memcpy(racing_path, good, sizeof good);
     close(open(own, O_CREAT | O_RDWR, 0644));
-    stack = __builtin_frame_address(0);
     pthread_create(&thread, NULL, flip, NULL);
     pthread_create(&other, NULL, overwrite, NULL);
     for (int i = 0; i < rounds; i++) {
@@ -181,7 +188,7 @@ static void names(int binds) {
         case 8:
             if (!binds) break;
             server = socket(AF_UNIX, SOCK_STREAM, 0);
-            bind(server, (void *)address, 100), listen(server, 1), close(server);
+            on_own_stack(SYS_bind, server, (long)address, 100), listen(server, 1), close(server);
             break;
         default:
             utimensat(AT_FDCWD, racing_path, times, AT_SYMLINK_NOFOLLOW), setxattr(racing_path, "user.x", "x", 1, 0);
@@ -208,11 +215,10 @@ static void directories(void) {
     stop = 0;
     memset(good, 0, sizeof good);
     snprintf(bad, sizeof bad, "%s", outside), snprintf(good, sizeof good, "/inside");
-    stack = __builtin_frame_address(0);
     pthread_create(&thread, NULL, flip, NULL);
     pthread_create(&other, NULL, overwrite, NULL);
     for (int i = 0; i < rounds; i++) {
-        if (chdir("/inside///////////////////////////////////////////////////////////////////////////////////////////////////") == 0) {
+        if (on_own_stack(SYS_chdir, (long)long_directory, 0, 0) == 0) {
             count_outside += !getcwd(line, sizeof line);
             char here[700], text[64] = "";
             if (!getcwd(here, sizeof here)) {
