@@ -19,6 +19,7 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STREAMS = {b"/dev/stdin": 0, b"/dev/stdout": 1, b"/dev/stderr": 2}
+_SCOPED = sys_.RESOLVE_BENEATH | sys_.RESOLVE_IN_ROOT
 _LINKS_OF_PROC = (b"/proc/self/", b"/proc/thread-self/")
 
 
@@ -26,14 +27,16 @@ class Place:
     """What a path of a call means: `path` below the directory `base`, a path of the supervisor (its working directory
     is /proc), or absolute with an empty `base`. With an empty `path` it is `base` itself.
 
-    `missing` is the errno if the base does not exist."""
+    `missing` is the errno if the base does not exist; `resolve` are the rules of openat2(2) for the path (RESOLVE_…).
+    """
 
-    __slots__ = ("base", "missing", "path")
+    __slots__ = ("base", "missing", "path", "resolve")
 
-    def __init__(self, base: bytes, path: bytes, missing: int = errno.ENOENT) -> None:
+    def __init__(self, base: bytes, path: bytes, missing: int = errno.ENOENT, resolve: int = 0) -> None:
         self.base = base
         self.path = path
         self.missing = missing
+        self.resolve = resolve
 
     def opened_base(self, flags: int = _PATH) -> int:
         """A descriptor of the base."""
@@ -52,7 +55,17 @@ class Place:
     def parent(self) -> tuple[Place, bytes]:
         """The directory that holds it, and its name there."""
         head, slash, name = self.path.rstrip(b"/").rpartition(b"/")
-        return Place(self.base, head or slash or b".", self.missing), name
+        return Place(self.base, head or slash or b".", self.missing, self.resolve), name
+
+    def linked(self, target: bytes) -> Place | None:
+        """Where a link that is here leads to, by the rules of openat2(2) for the path; None if they forbid it."""
+        if self.resolve & sys_.RESOLVE_NO_SYMLINKS:
+            return None
+        if target[:1] != b"/":
+            return Place(self.base, self.parent()[0].path + b"/" + target, self.missing, self.resolve)
+        if self.resolve & sys_.RESOLVE_IN_ROOT:
+            return Place(self.base, target.lstrip(b"/") or b".", self.missing, self.resolve)
+        return None if self.resolve & sys_.RESOLVE_BENEATH else Place(b"", target, self.missing, self.resolve)
 
     def asks_for_directory(self) -> bool:
         """Whether a slash at its end says that it is a directory."""
@@ -80,6 +93,17 @@ class Finder:
         if directory == _AT_FDCWD:
             return Place(b"%d/cwd" % call.pid, path)
         return Place(b"%d/fd/%d" % (call.pid, directory), path, errno.EBADF)
+
+    def place_by_rules(self, call: Call, directory: int, path: bytes, resolve: int) -> Place:
+        """What a path of openat2(2) with RESOLVE_… means. KernelAnswers if it surely refuses the path."""
+        if path[:1] == b"/":
+            if resolve & sys_.RESOLVE_BENEATH:
+                raise KernelAnswers
+            if not resolve & sys_.RESOLVE_IN_ROOT:
+                return Place(b"", path, resolve=resolve)
+            path = path.lstrip(b"/") or b"."
+        place = self.place(call, directory, path)
+        return Place(place.base, place.path, place.missing, resolve)
 
     def of_descriptor(self, call: Call, number: int) -> Place:
         return Place(b"%d/fd/%d" % (call.pid, number & _WORD), b"", errno.EBADF)
@@ -136,12 +160,17 @@ class Finder:
     def _opened(self, call: Call, place: Place, opener: sys_.PathOpener, flags: int, *, follow: bool) -> int:
         if place.base and not place.path:
             return place.opened_base(flags)
-        if self.has_other_root(call):
-            return self.opened_elsewhere(call, place, flags if follow else flags | os.O_NOFOLLOW)
+        how = flags if follow else flags | os.O_NOFOLLOW
+        if not place.resolve & _SCOPED and self.has_other_root(call):
+            return self.opened_elsewhere(call, place, how)
         if not place.base:
+            if place.resolve:
+                return sys_.openat2(sys_.AT_FDCWD, place.path, how, resolve=place.resolve | sys_.RESOLVE_NO_MAGICLINKS)
             return opener.open(sys_.AT_FDCWD, place.path, follow=follow)
         base = place.opened_base()
         try:
+            if place.resolve:
+                return sys_.openat2(base, place.path, how, resolve=place.resolve | sys_.RESOLVE_NO_MAGICLINKS)
             return opener.open(base, place.path, follow=follow)
         finally:
             os.close(base)
@@ -180,16 +209,17 @@ class Finder:
         """As `opened`, for a process with a root directory of its own."""
         root = os.open(b"%d/root" % call.pid, _PATH)
         try:
+            inside = sys_.RESOLVE_INSIDE | place.resolve
             if not place.base:
-                return sys_.openat2(root, place.path, flags)
+                return sys_.openat2(root, place.path, flags, resolve=inside)
             top, here = os.readlink(own(root)).rstrip(b"/"), os.readlink(place.base)
             if here == top or here.startswith(top + b"/"):
-                return sys_.openat2(root, here.removeprefix(top) + b"/" + place.path, flags)
+                return sys_.openat2(root, here.removeprefix(top) + b"/" + place.path, flags, resolve=inside)
         finally:
             os.close(root)
         base = place.opened_base()  # the directory lies outside of the caller's root, and `..` leads on from there
         try:
-            return sys_.openat2(base, place.path, flags, resolve=sys_.RESOLVE_NO_MAGICLINKS)
+            return sys_.openat2(base, place.path, flags, resolve=sys_.RESOLVE_NO_MAGICLINKS | place.resolve)
         finally:
             os.close(base)
 

@@ -29,6 +29,7 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _PATH = os.O_PATH | os.O_CLOEXEC
 _O_TMPFILE = 0o20000000
 _VALID = 0o37777703  # the flags that openat2(2) knows
+_RULES = 0x1F  # RESOLVE_… but RESOLVE_CACHED, with which nothing is made
 _PATH_MAX = 4096
 _NOREPLACE, _EXCHANGE = 1, 2  # RENAME_…
 _AF_UNIX = 1
@@ -50,14 +51,16 @@ class Making:
 
     def open(self, call: Call) -> Answer:
         """open(2) and its relatives, when they may make a file."""
-        name, arguments = call.name, call.arguments
+        name, arguments, resolve = call.name, call.arguments, 0
         if name == "openat2":
             directory, address = arguments[0], arguments[1]
             if not 24 <= arguments[3] <= _PATH_MAX:
                 return GO_ON
             how = call.read(arguments[2], arguments[3])
             flags, mode, resolve = struct.unpack("=QQQ", how[:24])
-            if any(how[24:]) or not flags & (os.O_CREAT | _O_TMPFILE) or resolve or flags & ~_VALID or mode & ~0o7777:
+            if any(how[24:]) or not flags & (os.O_CREAT | _O_TMPFILE) or flags & ~_VALID or mode & ~0o7777:
+                return GO_ON
+            if resolve & ~_RULES:
                 return GO_ON
         elif name == "openat":
             directory, address, flags, mode = arguments[:4]
@@ -68,11 +71,18 @@ class Making:
         flags &= 0x7FFFFFFF
         if flags & os.O_PATH or _is_invalid(flags):
             return GO_ON
-        place, who = self.finder.place(call, directory, call.path(address)), self.marks.of(call.pid)
+        path, who = call.path(address), self.marks.of(call.pid)
+        if resolve:
+            place = self.finder.place_by_rules(call, directory, path, resolve)
+        else:
+            place = self.finder.place(call, directory, path)
+        is_nameless = flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY
+        follows = not flags & (os.O_EXCL | os.O_NOFOLLOW)
         for _ in range(_MOST_LINKS):
-            if not place.path or place.asks_for_directory():
+            if not place.path or (place.asks_for_directory() and not is_nameless):
                 return GO_ON
-            is_nameless = flags & _O_TMPFILE == _O_TMPFILE and flags & os.O_DIRECTORY
+            if resolve and self.is_refused(call, place, follow=follows):
+                return GO_ON
             parent, leaf = (place, b".") if is_nameless else place.parent()
             if self.is_plain(call, who, parent) or (leaf in (b".", b"..") and not is_nameless):
                 return GO_ON
@@ -80,14 +90,28 @@ class Making:
             try:
                 if is_in_proc(directory):  # what is there depends on the process
                     return GO_ON
-                target = None if flags & (os.O_EXCL | os.O_NOFOLLOW) else _target(directory, leaf)
+                target = _target(directory, leaf) if follows else None
                 if target is None:
                     return self.hand_over(call, self.opened(call, who, directory, leaf, flags, mode), flags)
             finally:
                 os.close(directory)
-            at = Place(parent.base, parent.path + b"/" + target, parent.missing)
-            place = self.finder.place(call, _AT_FDCWD, target) if target[:1] == b"/" else at
+            if resolve:
+                linked = place.linked(target)
+                if linked is None:
+                    return GO_ON
+                place = linked
+            else:
+                at = Place(parent.base, parent.path + b"/" + target, parent.missing)
+                place = self.finder.place(call, _AT_FDCWD, target) if target[:1] == b"/" else at
         return GO_ON  # too many links
+
+    def is_refused(self, call: Call, place: Place, *, follow: bool) -> bool:
+        """Whether openat2(2) fails by its rules, and says so itself. A file that is missing may be made."""
+        try:
+            os.close(self.finder.opened(call, place, follow=follow))
+        except OSError as error:
+            return error.errno != errno.ENOENT
+        return False
 
     def opened(self, call: Call, who: Credentials, directory: int, name: bytes, flags: int, mode: int) -> int | None:
         """A descriptor of a file that a call opens and may make; None if it is there and no regular file."""
@@ -301,6 +325,8 @@ class Making:
     def is_plain(self, call: Call, who: Credentials, parent: Place) -> bool:
         """Whether what `who` makes in a directory surely belongs to 0:0, as the kernel has it."""
         if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE) or self.finder.has_other_root(call):
+            return False
+        if parent.resolve:  # a quick look follows links that the rules forbid
             return False
         value = attribute(parent.quick(), ATTRIBUTE)
         if value is None:

@@ -1,0 +1,86 @@
+/* What users without rights make and may do: `users SECTION` prints what calls return, and how their files look then.
+
+   The same lines in any root directory, whoever makes the calls. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define COUNT(array) (sizeof array / sizeof *array)
+static const char *name_of(int n) { return strerrorname_np(n) ? strerrorname_np(n) : "E?"; }
+static const char *said(long result) { return result < 0 ? name_of(errno) : "0"; }
+
+static void become(unsigned uid, unsigned gid) { setfsgid(gid), setfsuid(uid); }
+static void show(const char *path) {
+    struct stat info;
+    if (lstat(path, &info)) printf(" %s", said(-1));
+    else printf(" %o %u:%u", info.st_mode, info.st_uid, info.st_gid);
+}
+static void show_open(int fd) {
+    struct stat info;
+    if (fd >= 0 && !fstat(fd, &info)) printf(" %o %u:%u", info.st_mode, info.st_uid, info.st_gid);
+}
+
+/* openat2(2) with rules for paths. */
+static int open_by_rules(int directory, const char *path, uint64_t flags, uint64_t rules) {
+    struct open_how how = {flags | O_CLOEXEC, flags & (O_CREAT | O_TMPFILE) ? 0640 : 0, rules};
+    return syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+static const char *made[] = {"w/f", "w/sub/f", "w/q", "esc", "/etc/z", "w/new", "w/tmp/w/g", "w/tmp/w/new", "w/g", "w/x", "x", "w/etc/z", "w/group/f"};
+static const char *paths[] = {"f", "sub/f", "to-sub/f", "absolute/f", "/f", "/tmp/w/g", "../esc", "sub/../q", "out/z", "to-new", "to-new-absolute",
+    "up", "no/f", "f/x", "sub/", "sub", ".", "..", "", "loop", "mine", "roots", "to-roots", "group/f", "/proc/self/fd/0/f", "pipe"};
+static const uint64_t rules[] = {0, RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_CACHED,
+    RESOLVE_BENEATH | RESOLVE_IN_ROOT, 0x40, RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+static const uint64_t hows[] = {O_CREAT | O_WRONLY, O_CREAT | O_EXCL | O_RDWR, O_CREAT | O_NOFOLLOW, O_CREAT | O_TRUNC | O_RDWR, O_TMPFILE | O_RDWR, O_CREAT | O_DIRECTORY};
+
+static void by_rules(void) {
+    const char *links[][2] = {{"sub", "w/to-sub"}, {"/tmp/w/sub", "w/absolute"}, {"../../etc", "w/out"}, {"new", "w/to-new"}, {"/tmp/w/new", "w/to-new-absolute"},
+        {"../x", "w/up"}, {"loop", "w/loop"}, {"roots", "w/to-roots"}};
+    mkdir("w", 0700), chmod("w", 0777), mkdir("w/sub", 0700), chmod("w/sub", 0777), mkdir("w/tmp", 0700), mkdir("w/tmp/w", 0700), chmod("w/tmp", 0777);
+    chmod("w/tmp/w", 0777), mkdir("w/etc", 0755), mkdir("w/group", 0700), chown("w/group", 7, 8), chmod("w/group", 02777), mkfifo("w/pipe", 0600);
+    close(creat("w/roots", 0644)), close(creat("w/mine", 0600)), chown("w/mine", 33, 6);
+    for (size_t i = 0; i < COUNT(links); i++) symlink(links[i][0], links[i][1]);
+    int directory = open("w", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (unsigned uid = 0; uid < 34; uid += 33)
+        for (size_t r = 0; r < COUNT(rules); r++)
+            for (size_t h = 0; h < COUNT(hows); h++)
+                for (size_t p = 0; p < COUNT(paths); p++) {
+                    if (!strcmp(paths[p], "pipe") && h != 1 && h != 4) continue; /* would wait */
+                    become(uid, uid ? 6 : 0);
+                    int fd = open_by_rules(directory, paths[p], hows[h], rules[r]);
+                    printf("%u openat2 %s %lo %lx = %s", uid, paths[p], (long)hows[h], (long)rules[r], said(fd));
+                    show_open(fd), close(fd), become(0, 0);
+                    for (size_t m = 0; m < COUNT(made); m++)
+                        if (!access(made[m], F_OK)) printf(" %s", made[m]), show(made[m]), unlink(made[m]);
+                    puts("");
+                }
+    become(33, 6);
+    int fd = open_by_rules(AT_FDCWD, "w/sub/f", O_CREAT, RESOLVE_NO_MAGICLINKS);
+    printf("close on exec: %d\n", fcntl(fd, F_GETFD));
+    become(0, 0), chroot("w"), become(33, 6); /* the working directory is outside */
+    for (size_t r = 0; r < COUNT(rules); r++) {
+        const char *outside[] = {"/sub/c", "w/sub/c", "/to-sub/c", "w/to-sub/c", "/absolute/c", "w/to-new", "../c"};
+        for (size_t p = 0; p < COUNT(outside); p++) {
+            fd = open_by_rules(AT_FDCWD, outside[p], O_CREAT, rules[r]);
+            printf("outside %s %lx = %s", outside[p], (long)rules[r], said(fd)), show_open(fd), close(fd), become(0, 0);
+            unlink("/sub/c"), unlink("/new"), become(33, 6), puts("");
+        }
+    }
+}
+
+static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}};
+
+int main(int count, char **words) {
+    umask(022), chdir("/tmp");
+    for (size_t i = 0; count == 2 && i < COUNT(sections); i++)
+        if (!strcmp(words[1], sections[i].name)) return sections[i].run(), fflush(stdout) ? 1 : 0;
+    return 1;
+}
