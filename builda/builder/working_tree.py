@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from builda.events import Warned
-from builda.linux.mount import Mount, is_mounted
+from builda.linux.mount import Mount, is_mounted, over_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,22 @@ def occupied(ctx: Context, container: WorkingContainer) -> Iterator[WorkingConta
     if others := [pid for pid in running if pid != os.getpid()]:
         ctx.emit(Warned(message=f"waiting for process {others[0]}, which runs a command in {container.name}"))
     with containers.tree_locked(container):
-        yield containers.load(container.id)
+        current = containers.load(container.id)
+        _tell_of_earlier_boot(ctx, current)
+        yield current
+
+
+def _tell_of_earlier_boot(ctx: Context, container: WorkingContainer) -> None:
+    """Warn, once in each boot, of a tree that was written to in an earlier one: nothing syncs it."""
+    driver = ctx.store.snapshots.kind_of(container.snapshot)
+    if driver.is_of_earlier_boot(container.snapshot):
+        driver.take_as_it_is(container.snapshot)
+        ctx.emit(
+            Warned(
+                message=f"{container.name} was begun before this machine was started: if that followed a power cut, "
+                "files written in it may be empty, and `builda from` begins a new one"
+            )
+        )
 
 
 def rootfs(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
@@ -48,6 +63,4 @@ def reading(ctx: Context, container: WorkingContainer) -> tuple[Mount, ...]:
     (tree,) = rootfs(ctx, container)
     if tree.type == "bind":
         return (tree._replace(options=(*tree.options, "ro")),)
-    upper = ctx.store.snapshots.kind_of(container.snapshot).upper(container.snapshot)
-    options = tuple(word for word in tree.options if not word.startswith(("upperdir=", "workdir=")))
-    return (tree._replace(options=("ro", *options), lower=(upper, *tree.lower)),)
+    return (over_upper(tree),)

@@ -48,6 +48,13 @@ DIRECTORY_PART, FILE_PART = "directory=", "file="
 # Options that say which kind of mount is meant, and set no attribute.
 KINDS = frozenset({"bind", "rbind", "defaults", "idmap", "idmap?", ""})
 
+_MARKS = (
+    (os.unlink, "work/incompat/volatile/dirty"),
+    (os.rmdir, "work/incompat/volatile"),
+    (os.rmdir, "work/incompat"),
+)
+"""What a mount with `volatile` leaves in its workdir. The kernel mounts no such workdir again."""
+
 
 def clone(mount: Description, userns: int = -1) -> int:
     """A descriptor of a detached mount of what `mount` describes; closing it ends the mount.
@@ -143,6 +150,7 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
     if len(lower) == 1 and not any(setting.startswith("upperdir=") for setting in settings):
         words = tuple(word for word in options if word in ATTRIBUTES)
         return clone_bind(lower[0], recursive=False, options=(*words, "ro"), userns=userns)
+    make_mountable(options)
     mapped: list[int] = []
     context = sys_.fsopen("overlay")
     try:
@@ -154,6 +162,19 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
     finally:
         for fd in (context, *mapped):
             os.close(fd)
+
+
+def make_mountable(options: tuple[str, ...]) -> None:
+    """Let the workdir of `options` be mounted once more after a mount with `volatile`.
+
+    That something may not have reached the disk matters after a power cut alone: `builder.working_tree` tells of it.
+    """
+    for workdir in (word.partition("=")[2] for word in options if word.startswith("workdir=")):
+        for remove, name in _MARKS:
+            try:
+                remove(f"{workdir}/{name}")
+            except FileNotFoundError:
+                continue
 
 
 def _mapped_layers(
@@ -187,6 +208,7 @@ def attached_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: i
 
     The layers are attached below /dev in this process's mount namespace, which must be a temporary one.
     """
+    make_mountable(options)
     mapped: list[int] = []
     settings = split_options(options)[1]
     words = tuple(word for word in options if word not in settings)
@@ -261,6 +283,7 @@ def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int,
     The options must fit into a page of 4095 bytes, so each directory is named by the number of a descriptor: the
     caller mounts with /proc/self/fd as its working directory, and closes the descriptors.
     """
+    make_mountable(options)
     attributes, settings = split_options(split_part(options)[1])
     descriptors: list[int] = []
 

@@ -31,6 +31,19 @@ class Mount(NamedTuple):
     lower: tuple[str, ...] = ()
 
 
+_OF_UPPER = ("upperdir=", "workdir=", "volatile")
+
+
+def over_upper(mount: Mount) -> Mount:
+    """A read-only overlay of the same tree, with the upper directory as the topmost lower one.
+
+    It may exist beside the writer's mount.
+    """
+    upper = tuple(word.partition("=")[2] for word in mount.options if word.startswith("upperdir="))
+    options = tuple(word for word in mount.options if not word.startswith(_OF_UPPER) and word not in ("ro", "rw"))
+    return mount._replace(options=("ro", *options), lower=(*upper, *mount.lower))
+
+
 def clone_tree(mounts: tuple[Mount, ...]) -> int:
     """A directory descriptor of a detached mount of the tree; the first mount is its root, the others lie in it.
 

@@ -63,6 +63,15 @@ def test_files_that_nobody_syncs_may_be_empty(builda: Builda, context: Path, bas
     builda("prune")
 
 
+def test_a_container_of_an_earlier_boot_is_told_of_once(builda: Builda, base: str) -> None:
+    container = builda("from", base)
+    builda("run", container, "touch", "/made")
+    restart(builda.root)
+    said = builda.run("run", container, "true").stderr
+    assert f"{container} was begun before this machine was started" in said
+    assert "power cut" not in builda.run("run", container, "ls", "/made").stderr
+
+
 def test_a_layer_that_lost_its_files_is_made_again(builda: Builda, context: Path) -> None:
     image = build(builda, context)
     for path in builda.root.glob("snapshots/*/fs/big"):

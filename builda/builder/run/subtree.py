@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from builda.errors import InUse, NotFound
 from builda.fs import paths
 from builda.linux.detached import DIRECTORY_PART, FILE_PART, split_part
-from builda.linux.mount import Mount, mounted
+from builda.linux.mount import Mount, mounted, over_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_PLACES = ("upperdir=", "workdir=")
 
 
 def subtree(rootfs: tuple[Mount, ...], path: str, target: str, *, name: str) -> Mount:
@@ -34,9 +32,8 @@ def subtree(rootfs: tuple[Mount, ...], path: str, target: str, *, name: str) -> 
         words = part_of(top, path, name)
     if root.type == "bind":
         return Mount("bind", root.source, target, ("ro", *words))
-    upper = tuple(word.partition("=")[2] for word in root.options if word.startswith("upperdir="))
-    options = tuple(word for word in root.options if not word.startswith(_PLACES) and word not in ("ro", "rw"))
-    return Mount(root.type, root.source, target, ("ro", *options, *words), (*upper, *root.lower))
+    below = over_upper(root)
+    return below._replace(target=target, options=(*below.options, *words))
 
 
 def part_of(root: int, path: str, name: str) -> tuple[str, ...]:

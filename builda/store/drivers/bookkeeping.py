@@ -83,8 +83,17 @@ class Records:
             raise NotFound(f"no such snapshot: {parent}")
         with self._new() as key:
             self._make(key, parent)
-            self._write_info(key, Info(parent, committed=False))
+            self._write_info(key, Info(parent, committed=False, boot=boot_id()))
         return key
+
+    def is_of_earlier_boot(self, key: str) -> bool:
+        """Whether an active snapshot was last known to be whole in another boot of the machine."""
+        info = self.info(key)
+        return not info.committed and info.boot not in (None, boot_id())
+
+    def take_as_it_is(self, key: str) -> None:
+        """Record that an active snapshot counts as whole in this boot."""
+        self._write_info(key, self.info(key)._replace(boot=boot_id()))
 
     @contextmanager
     def _new(self) -> Iterator[str]:

@@ -27,6 +27,10 @@ _OPTIONS = ("redirect_dir=off", "metacopy=off", "index=off")
 _USERXATTR_OPTIONS = ("userxattr", "redirect_dir=nofollow", "metacopy=off", "index=off")
 """The same in a user namespace, where the marks are user.* attributes: the kernel takes no other redirect_dir there."""
 
+_UNSYNCED = "volatile"
+"""No file is synced: not when it is copied up, not when a command asks, and the whole file system not at the end of
+each mount. A working tree need not outlive a power cut (docs/store-format.md)."""
+
 
 class _HasEntry(Exception):
     """Something was written."""
@@ -68,7 +72,7 @@ class OverlaySnapshots(Layered):
         from builda.linux.mount import Mount  # which brings ctypes
 
         lower = tuple(self.path(below, "fs") for below in self.lineage(self.info(key).parent))
-        options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", *self._options())
+        options = (f"upperdir={self.path(key, 'fs')}", f"workdir={self.path(key, 'work')}", _UNSYNCED, *self._options())
         return (Mount(self.mount_type, self.mount_type, "/", options, lower or (self._layout.path("empty"),)),)
 
     def view(self, snapshot: str | None) -> tuple[Mount, ...]:
@@ -88,7 +92,7 @@ class OverlaySnapshots(Layered):
 
         for name in ("upper", "work"):
             os.mkdir(f"{place}/{name}")
-        options = (f"upperdir={place}/upper", f"workdir={place}/work", *self._options())
+        options = (f"upperdir={place}/upper", f"workdir={place}/work", _UNSYNCED, *self._options())
         return Mount(self.mount_type, self.mount_type, "/", options, lower)
 
     def _options(self) -> tuple[str, ...]:

@@ -46,6 +46,12 @@ class Snapshots(Protocol):
     def is_trusted(self, snapshot: str) -> bool:
         """Whether the snapshot exists with the content that was committed."""
 
+    def is_of_earlier_boot(self, key: str) -> bool:
+        """Whether an active snapshot was last known to be whole in another boot of the machine."""
+
+    def take_as_it_is(self, key: str) -> None:
+        """Record that an active snapshot counts as whole in this boot."""
+
     def lineage(self, snapshot: str | None) -> tuple[str, ...]:
         """The snapshot and all below it, topmost first."""
 

@@ -18,6 +18,7 @@ from builda.linux.mount import (
     is_mounted,
     mount_overlay_page,
     mounted,
+    over_upper,
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")]
@@ -86,6 +87,42 @@ def test_overlay_paths_may_hold_what_options_cannot(tree: Path) -> None:
         assert read(root, "last") == "1"
         os.mkdir("new", dir_fd=root)
     assert (odd / "upper" / "new").is_dir()
+
+
+def test_an_overlay_without_syncs_is_mounted_as_often_as_wanted(tree: Path) -> None:
+    """The kernel leaves a mark in the workdir of such a mount, and refuses that workdir from then on."""
+    wanted = unsynced(overlay(tree, layers(tree, 2)))
+    with mounted((wanted,)) as first, mounted((wanted,)) as second:
+        os.mkdir("first", dir_fd=first)
+        os.mkdir("second", dir_fd=second)
+    (tree / "work/work/incompat/volatile/dirty").unlink()  # killed before the rest was removed
+    with mounted((wanted,)) as root:
+        assert {"first", "second"} <= set(os.listdir(root))
+    assert {"first", "second"} <= set(listed_by_page(wanted))
+
+
+def unsynced(mount: Mount) -> Mount:
+    return mount._replace(options=(*mount.options, "volatile"))
+
+
+def listed_by_page(mount: Mount) -> list[str]:
+    """What old kernels show, which get an overlay by a page of options."""
+
+    def old() -> int:
+        os.chdir("/proc/self/fd")
+        return mount_overlay_page(mount)
+
+    root = _in_private_namespace(old)
+    try:
+        return os.listdir(f"/proc/self/fd/{root}")
+    finally:
+        os.close(root)
+
+
+def test_a_reader_beside_the_writer_has_no_option_of_an_upper_directory(tree: Path) -> None:
+    wanted = overlay(tree, layers(tree, 2))
+    reader = over_upper(unsynced(wanted))
+    assert (reader.options, reader.lower) == (("ro", *OVERLAY), (str(tree / "upper"), *wanted.lower))
 
 
 def test_one_lower_directory_alone_is_a_read_only_view(tree: Path) -> None:

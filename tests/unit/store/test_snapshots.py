@@ -118,7 +118,7 @@ def test_mounts_have_the_top_first_and_the_options_that_keep_diffs_true(store: S
     top = store.snapshots.unpack(image)
     (mount,) = store.snapshots.rootfs(store.snapshots.prepare(top))
     assert mount.lower == tuple(store.snapshots.new.path(one, "fs") for one in store.snapshots.new.lineage(top))
-    assert {"redirect_dir=off", "metacopy=off", "index=off"} <= set(mount.options)
+    assert {"redirect_dir=off", "metacopy=off", "index=off", "volatile"} <= set(mount.options)
 
 
 def test_views_are_read_only_whatever_the_number_of_layers(store: Store) -> None:
