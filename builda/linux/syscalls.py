@@ -9,6 +9,7 @@ from __future__ import annotations
 import _struct
 import errno
 import os
+import sys
 
 from builda.linux import cfunctions as ctypes
 
@@ -126,6 +127,8 @@ _OPEN_HOW = _struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 _SIGNAL_SET = 128  # bytes of sigset_t
 _SIG_BLOCK, _SIG_SETMASK = 0, 2
 
+_STATFS_SIZE = 120
+_IN_MEMORY = (0x01021994, 0x858458F6)  # TMPFS_MAGIC, RAMFS_MAGIC
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
@@ -409,6 +412,14 @@ def birth_time_ns(fd: int) -> int | None:
     data = file_status(SYS_STATX[os.uname().machine], fd, b"", (AT_EMPTY_PATH, _STATX_BTIME), (), _STATX.size)
     mask, seconds, nanoseconds = _STATX.unpack(data)
     return seconds * 10**9 + nanoseconds if mask & _STATX_BTIME else None
+
+
+def is_in_memory(fd: int) -> bool:
+    """Whether an open file is in a tmpfs or ramfs, so that no sync of it does anything."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(fd, buffer):
+        raise _failure("fstatfs")
+    return int.from_bytes(buffer.raw[:4], sys.byteorder) in _IN_MEMORY  # the first field of struct statfs
 
 
 def renew_access_time(path: bytes) -> None:

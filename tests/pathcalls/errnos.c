@@ -326,6 +326,11 @@ static void with_paths(unsigned from, unsigned step) {
         }
 }
 
+static void syncs(int fd) {
+    TRY(syscall(SYS_fsync, fd)); TRY(syscall(SYS_fdatasync, fd)); TRY(syscall(SYS_syncfs, fd)); TRY(syscall(SYS_sync_file_range, fd, 0L, 0L, 2));
+    TRY(syscall(SYS_sync_file_range, fd, -1L, 0L, 2)); TRY(syscall(SYS_sync_file_range, fd, 1L, -1L, 2)); TRY(syscall(SYS_sync_file_range, fd, 1L, 0x7fffffffffffffffL, 2)); TRY(syscall(SYS_sync_file_range, fd, 0L, 0L, 8));
+}
+
 static void descriptors(void) {
     int fds[] = {-1, 900, 100, 101, 102, AT_FDCWD};
     struct stat *s = (void *)buffer;
@@ -341,8 +346,14 @@ static void descriptors(void) {
         TRY(syscall(SYS_unlinkat, fd, "", 0)); TRY(syscall(SYS_mkdirat, fd, "", 0755)); TRY(syscall(SYS_linkat, fd, "", AT_FDCWD, "file", AT_EMPTY)); TRY(syscall(SYS_renameat2, fd, "", AT_FDCWD, "new", 0));
         TRY(syscall(SYS_openat, fd, "", O_RDONLY)); TRY(syscall(SYS_openat, fd, "", O_PATH)); TRY(syscall(SYS_execveat, fd, "", NULL, NULL, 0)); TRY(syscall(SYS_execveat, 900, "", NULL, NULL, AT_EMPTY));
         TRY(syscall(SYS_bind, fd, s, 10)); TRY(syscall(SYS_connect, fd, s, 10)); TRY(syscall(SYS_sendto, fd, "x", 1, 0, NULL, 0)); TRY(syscall(SYS_sendmsg, fd, NULL, 0)); TRY(syscall(SYS_fchdir, fd == 101 ? 100 : fd));
+        syncs(fd);
         set_up();
     }
+    int ends[2], s2 = socket(AF_UNIX, SOCK_STREAM, 0), fifo = open("fifo", O_RDWR), null = open("/dev/null", O_RDWR);
+    if (pipe(ends) == 0) printf("%spipe\n", who), syncs(ends[0]), close(ends[0]), close(ends[1]);
+    printf("%ssocket\n", who), syncs(s2), close(s2);
+    printf("%sfifo\n", who), syncs(fifo), close(fifo);
+    printf("%snull\n", who), syncs(null), close(null);
 }
 
 static void sizes(void) {

@@ -17,7 +17,7 @@ from builda.isolation.emulated import idcalls
 from builda.isolation.emulated.processes import Processes
 from builda.isolation.traced.attributes import Attributes
 from builda.isolation.traced.calling import failure, plain_call
-from builda.isolation.traced.caught_calls import ANSWERED, NUMBERS
+from builda.isolation.traced.caught_calls import ANSWERED, NUMBERS, SYNCS
 from builda.isolation.traced.changes import Changes
 from builda.isolation.traced.entries import Entries
 from builda.isolation.traced.files import Files, Unchanged
@@ -59,7 +59,7 @@ class Supervisor:
         self.uname_number = numbers["uname"]
         self.serve: dict[int, Callable[[int, Words], int | None]] = {
             numbers[name]: next(getattr(room, name) for room in rooms if hasattr(room, name))
-            for name in ANSWERED
+            for name in (*ANSWERED, *SYNCS)
             if name in numbers and name not in idcalls.CALLS
         }
         self.opens = frozenset(numbers[name] for name in ("open", "creat", "openat", "openat2") if name in numbers)

@@ -39,6 +39,7 @@ tgkill 234 utimes 235 inotify_add_watch 254 openat 257 mkdirat 258 mknodat 259 f
 newfstatat 262 unlinkat 263 renameat 264 linkat 265 symlinkat 266 readlinkat 267 fchmodat 268 faccessat 269
 unshare 272 utimensat 280 rt_tgsigqueueinfo 297 fanotify_mark 301 prlimit64 302 name_to_handle_at 303
 open_by_handle_at 304 sendmmsg 307 setns 308 process_vm_readv 310 process_vm_writev 311 renameat2 316 seccomp 317
+fsync 74 fdatasync 75 sync_file_range 277 syncfs 306
 execveat 322 userfaultfd 323 statx 332 mmap 9 getsockname 51 getpeername 52 sched_setaffinity 203
 sched_getaffinity 204 recvmsg 47 close 3 dup2 33 dup3 292 fcntl 72
 """
@@ -55,6 +56,7 @@ process_vm_writev 271 renameat2 276 seccomp 277 execveat 281 userfaultfd 282 prl
 setxattr 5 lsetxattr 6 fsetxattr 7 getxattr 8 lgetxattr 9 fgetxattr 10 listxattr 11 llistxattr 12 flistxattr 13
 removexattr 14 lremovexattr 15 fremovexattr 16 mmap 222 getsockname 204 getpeername 205
 sched_setaffinity 122 sched_getaffinity 123 recvmsg 212 close 57 dup3 24 fcntl 25
+fsync 82 fdatasync 83 sync_file_range 84 syncfs 267
 """
 _YOUNG = """
 pidfd_send_signal 424 io_uring_setup 425 io_uring_enter 426 io_uring_register 427 open_tree 428 move_mount 429
@@ -86,6 +88,8 @@ fremovexattr uname mmap sched_setaffinity sched_getaffinity
     + _IDS
 )
 """The calls that the supervisor answers."""
+SYNCS = ("fsync", "fdatasync", "syncfs", "sync_file_range")
+"""Those that it answers if files of the tree can be synced."""
 STOPPED = "execve execveat chdir bind connect sendmsg sendmmsg inotify_add_watch getsockname getpeername".split()
 """The calls that get other arguments; also sendto with an address, and open and openat with O_PATH.
 
@@ -104,8 +108,10 @@ _FORBIDDEN = (
 Row = tuple[int, int, int, int]
 
 
-def supervisor_filter(machine: str, protected: tuple[int, ...], channel: int | None = None) -> bytes:
-    """The filter that hands calls to a supervisor, or with `channel` stops them for a tracer.
+def supervisor_filter(
+    machine: str, protected: tuple[int, ...], channel: int | None = None, *, syncs: bool = False
+) -> bytes:
+    """The filter that hands calls to a supervisor, or with `channel` stops them for a tracer; also SYNCS with `syncs`.
 
     Processes of `protected` get no signal and no limit by their number. The descriptor `channel` can neither be closed
     nor replaced.
@@ -132,7 +138,7 @@ def supervisor_filter(machine: str, protected: tuple[int, ...], channel: int | N
     rows += _when(at, "utimensat", _if_null(1, _ALLOW, _NOTIFY))
     rows += _when(at, "open", _if_any(1, _O_PATH, _ALLOW, _NOTIFY))
     rows += _when(at, "openat", _if_any(2, _O_PATH, _ALLOW, _NOTIFY))
-    for name in ANSWERED:
+    for name in (*ANSWERED, *(SYNCS if syncs else ())):
         if name not in ("mmap", "open", "openat", "utimensat"):
             rows += _when(at, name, [_leave(_NOTIFY)])
     if channel is not None:

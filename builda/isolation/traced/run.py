@@ -38,7 +38,8 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
     From then on paths lie in the tree, and the process has the ids of the command.
     """
     machine = os.uname().machine
-    first, second = supervisor_filter(machine, protected), tracer_filter(machine)
+    syncs = not sys_.is_in_memory(root)
+    first, second = supervisor_filter(machine, protected, syncs=syncs), tracer_filter(machine)
     try:
         sys_.prctl(sys_.PR_SET_DUMPABLE, 1)  # else nobody may trace this process: the supervisor is not dumpable
         sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
@@ -58,7 +59,9 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBUSY):
                 raise
-            stops.hand_over(number, machine, protected)  # no calls are handed over here; EBUSY: to somebody else
+            stops.hand_over(
+                number, machine, protected, syncs=syncs
+            )  # no calls are handed over here; EBUSY: to somebody else
         sys_.set_seccomp_filter(second)
         if seccomp is not None:
             sys_.set_seccomp_filter(seccomp)

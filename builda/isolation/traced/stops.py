@@ -38,13 +38,13 @@ _GO_ON = 1  # of an answer: the kernel performs the call
 _WAKE = 4096
 
 
-def hand_over(connection: int, machine: str, protected: tuple[int, ...]) -> None:
+def hand_over(connection: int, machine: str, protected: tuple[int, ...], *, syncs: bool) -> None:
     """Install a filter that stops calls for the tracer, send it both ends of the socket, and close the connection."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     limit = os.sysconf("SC_OPEN_MAX")  # -1 without one
     number = _HIGHEST if limit < 0 else min(_HIGHEST, limit - 1)
     os.dup2(theirs.fileno(), number, inheritable=True)
-    sys_.set_seccomp_filter(supervisor_filter(machine, protected, number))
+    sys_.set_seccomp_filter(supervisor_filter(machine, protected, number, syncs=syncs))
     other = _socket.socket(fileno=connection)
     rights = b"".join(end.fileno().to_bytes(4, sys.byteorder) for end in (ours, theirs))
     other.sendmsg([number.to_bytes(4, sys.byteorder)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
