@@ -150,7 +150,7 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
     if len(lower) == 1 and not any(setting.startswith("upperdir=") for setting in settings):
         words = tuple(word for word in options if word in ATTRIBUTES)
         return clone_bind(lower[0], recursive=False, options=(*words, "ro"), userns=userns)
-    make_mountable(options)
+    _forget_mount(options)  # of a process that was killed before it did
     mapped: list[int] = []
     context = sys_.fsopen("overlay")
     try:
@@ -158,16 +158,17 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
             lower, settings = _mapped_layers(lower, settings, userns, mapped)
         _configure_overlay(context, lower, settings)
         sys_.fsconfig(context, sys_.FSCONFIG_CMD_CREATE)
+        _forget_mount(options)
         return sys_.fsmount(context, attributes)
     finally:
         for fd in (context, *mapped):
             os.close(fd)
 
 
-def make_mountable(options: tuple[str, ...]) -> None:
-    """Let the workdir of `options` be mounted once more after a mount with `volatile`.
+def _forget_mount(options: tuple[str, ...]) -> None:
+    """Remove the mark of a mount with `volatile` from the workdir of `options`.
 
-    That something may not have reached the disk matters after a power cut alone: `builder.working_tree` tells of it.
+    The kernel has no use for it. It would refuse the workdir, and a user could not remove it without a namespace.
     """
     for workdir in (word.partition("=")[2] for word in options if word.startswith("workdir=")):
         for remove, name in _MARKS:
@@ -208,25 +209,21 @@ def attached_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: i
 
     The layers are attached below /dev in this process's mount namespace, which must be a temporary one.
     """
-    make_mountable(options)
     mapped: list[int] = []
     settings = split_options(options)[1]
     words = tuple(word for word in options if word not in settings)
     if userns >= 0:
         lower, settings = _mapped_layers(lower, settings, userns, mapped)
-    descriptors: list[int] = []
     try:
         sys_.mount("tmpfs", "/dev", "tmpfs", 0)
         for number, fd in enumerate(mapped):
             os.mkdir(f"/dev/{number}")
             sys_.move_mount(fd, "", sys_.AT_FDCWD, f"/dev/{number}", sys_.MOVE_MOUNT_F_EMPTY_PATH)
         os.mkdir("/dev/whole")
-        os.chdir("/proc/self/fd")
-        flags, page, descriptors = overlay_page(lower, (*words, *settings))
-        sys_.mount("overlay", "/dev/whole", "overlay", flags, page)
+        mount_by_page(lower, (*words, *settings), "/dev/whole")
         return sys_.open_tree(sys_.AT_FDCWD, "/dev/whole", sys_.OPEN_TREE_CLONE)
     finally:
-        for fd in (*descriptors, *mapped):
+        for fd in mapped:
             os.close(fd)
 
 
@@ -277,25 +274,14 @@ def set_propagation(fd: int, options: tuple[str, ...]) -> None:
             sys_.mount_setattr(fd, "", sys_.AT_EMPTY_PATH | recursive, propagation=kind)
 
 
-def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int, str, list[int]]:
-    """(flags, options, descriptors) of an overlay for mount(2).
+def mount_by_page(lower: tuple[str, ...], options: tuple[str, ...], target: str) -> None:
+    """Mount an overlay by mount(2), for kernels that take layers in no other way.
 
-    The options must fit into a page of 4095 bytes, so each directory is named by the number of a descriptor: the
-    caller mounts with /proc/self/fd as its working directory, and closes the descriptors.
+    The options must fit into a page of 4095 bytes, so each directory is named by the number of a descriptor, below
+    /proc/self/fd, which is the working directory afterwards.
     """
-    make_mountable(options)
+    _forget_mount(options)
     attributes, settings = split_options(split_part(options)[1])
-    descriptors: list[int] = []
-
-    def name(path: str) -> str:
-        descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
-        return str(descriptors[-1])
-
-    words = []
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        words.append(f"{key}={name(value)}" if key in ("upperdir", "workdir") else key + equals + value)
-    words.append("lowerdir=" + ":".join(name(path) for path in lower))
     flags = sum(
         bit
         for attribute, bit in (
@@ -307,7 +293,24 @@ def overlay_page(lower: tuple[str, ...], options: tuple[str, ...]) -> tuple[int,
         )
         if attributes & attribute
     )
-    return flags, ",".join(words), descriptors
+    descriptors: list[int] = []
+
+    def name(path: str) -> str:
+        descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
+        return str(descriptors[-1])
+
+    words = []
+    try:
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            words.append(f"{key}={name(value)}" if key in ("upperdir", "workdir") else key + equals + value)
+        words.append("lowerdir=" + ":".join(name(path) for path in lower))
+        os.chdir("/proc/self/fd")
+        sys_.mount("overlay", target, "overlay", flags, ",".join(words))
+    finally:
+        for fd in descriptors:
+            os.close(fd)
+    _forget_mount(options)
 
 
 def _configure_overlay(context: int, lower: tuple[str, ...], settings: list[str]) -> None:

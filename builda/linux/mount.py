@@ -194,11 +194,6 @@ def _attach_root(mount: Mount) -> int:
 
 
 def mount_overlay_page(mount: Mount) -> int:
-    """Mount an overlay by mount(2) at /proc of this (private) namespace, from the directory /proc/self/fd."""
-    flags, page, descriptors = detached.overlay_page(mount.lower, mount.options)
-    try:
-        sys_.mount("overlay", "/proc", "overlay", flags, page)
-    finally:
-        for fd in descriptors:
-            os.close(fd)
+    """Mount an overlay by mount(2) at /proc of this (private) namespace; an O_PATH descriptor of it."""
+    detached.mount_by_page(mount.lower, mount.options, "/proc")
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY)

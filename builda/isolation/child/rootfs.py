@@ -420,16 +420,12 @@ def _keep_aside(fd: int, owner: tuple[int, int], mode: int) -> None:
 
 def _late_overlay(mount: detached.Description) -> int:
     """An overlay on a kernel that takes layers only by mount(2): attached for a moment, in this namespace."""
-    os.chdir("/proc/self/fd")
-    flags, page, descriptors = detached.overlay_page(mount[4], mount[3])
     try:
-        sys_.mount("overlay", "/proc", "overlay", flags, page)
+        detached.mount_by_page(mount[4], mount[3], "/proc")
     except OSError as error:
         raise refused("mount an overlay", error) from error
     finally:
         os.chdir("/")
-        for fd in descriptors:
-            os.close(fd)
     copy = sys_.open_tree(sys_.AT_FDCWD, "/proc", sys_.OPEN_TREE_CLONE)
     sys_.umount2("/proc", sys_.MNT_DETACH)
     return copy

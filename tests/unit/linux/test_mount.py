@@ -92,13 +92,23 @@ def test_overlay_paths_may_hold_what_options_cannot(tree: Path) -> None:
 def test_an_overlay_without_syncs_is_mounted_as_often_as_wanted(tree: Path) -> None:
     """The kernel leaves a mark in the workdir of such a mount, and refuses that workdir from then on."""
     wanted = unsynced(overlay(tree, layers(tree, 2)))
+    mark = tree / "work/work/incompat/volatile"
     with mounted((wanted,)) as first, mounted((wanted,)) as second:
         os.mkdir("first", dir_fd=first)
         os.mkdir("second", dir_fd=second)
-    (tree / "work/work/incompat/volatile/dirty").unlink()  # killed before the rest was removed
-    with mounted((wanted,)) as root:
-        assert {"first", "second"} <= set(os.listdir(root))
-    assert {"first", "second"} <= set(listed_by_page(wanted))
+        assert not mark.exists()
+    for listed in (listed_by_page, listed_detached):
+        mark.mkdir(parents=True)
+        (mark / "dirty").touch()  # killed before it was removed
+        assert {"first", "second"} <= set(listed(wanted))
+        assert not mark.exists()
+        mark.mkdir(parents=True)  # or in the middle of that
+        assert {"first", "second"} <= set(listed(wanted))
+
+
+def listed_detached(mount: Mount) -> list[str]:
+    with mounted((mount,)) as root:
+        return os.listdir(root)
 
 
 def unsynced(mount: Mount) -> Mount:
@@ -108,11 +118,7 @@ def unsynced(mount: Mount) -> Mount:
 def listed_by_page(mount: Mount) -> list[str]:
     """What old kernels show, which get an overlay by a page of options."""
 
-    def old() -> int:
-        os.chdir("/proc/self/fd")
-        return mount_overlay_page(mount)
-
-    root = _in_private_namespace(old)
+    root = _in_private_namespace(lambda: mount_overlay_page(mount))
     try:
         return os.listdir(f"/proc/self/fd/{root}")
     finally:
@@ -136,7 +142,6 @@ def test_old_kernels_get_the_overlay_by_a_page_of_options(tree: Path) -> None:
     wanted = overlay(tree, layers(tree, 120))
 
     def old() -> int:
-        os.chdir("/proc/self/fd")
         root = mount_overlay_page(wanted)
         os.mkdir("new", dir_fd=root)
         return root
