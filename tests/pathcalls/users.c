@@ -32,7 +32,10 @@ static void show_open(int fd) {
 /* openat2(2) with rules for paths. */
 static int open_by_rules(int directory, const char *path, uint64_t flags, uint64_t rules) {
     struct open_how how = {flags | O_CLOEXEC, flags & (O_CREAT | O_TMPFILE) ? 0640 : 0, rules};
-    return syscall(SYS_openat2, directory, path, &how, sizeof how);
+    int fd;
+    do fd = syscall(SYS_openat2, directory, path, &how, sizeof how); /* EAGAIN: somebody renamed or mounted something meanwhile */
+    while (fd < 0 && errno == EAGAIN && !(rules & RESOLVE_CACHED));
+    return fd;
 }
 static const char *made[] = {"w/f", "w/sub/f", "w/q", "esc", "/etc/z", "w/new", "w/tmp/w/g", "w/tmp/w/new", "w/g", "w/x", "x", "w/etc/z", "w/group/f"};
 static const char *paths[] = {"f", "sub/f", "to-sub/f", "absolute/f", "/f", "/tmp/w/g", "../esc", "sub/../q", "out/z", "to-new", "to-new-absolute",

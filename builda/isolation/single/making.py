@@ -110,6 +110,8 @@ class Making:
         try:
             os.close(self.finder.opened(call, place, follow=follow))
         except OSError as error:
+            if error.errno == errno.EAGAIN:  # a rename somewhere: the kernel could make root's file the next moment
+                raise Refused(errno.EAGAIN) from error
             return error.errno != errno.ENOENT
         return False
 
