@@ -162,6 +162,23 @@ class Registers:
         return self.words[self.layout.stack]
 
 
+def reached(tid: int, address: int) -> bool:
+    """Whether a thread has memory at an address. Its stack grows down to there, as if the thread used the address.
+
+    From Linux 6.5 on, process_vm_writev(2) lets no stack grow.
+    """
+    try:
+        fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return bool(os.pread(fd, 1, address))
+    except (OSError, OverflowError):
+        return False
+    finally:
+        os.close(fd)
+
+
 class Memory:
     """Copies to and from the memory of other threads. EFAULT for addresses that they do not have."""
 
@@ -193,13 +210,18 @@ class Memory:
         """Write `data` to an address of the thread; OSError if not all of it can be written."""
         size = len(data)
         if size > self.largest:
-            raise OSError(errno.E2BIG, "process_vm_writev")
+            for at in range(0, size, self.largest):
+                self.write(tid, address + at, data[at : at + self.largest])
+            return
         self.bytes[:size] = data
         self.write_from(tid, address, iovec(self.here, size), size)
 
     def write_from(self, tid: int, address: int, here: bytes, size: int) -> None:
         """Write from this process's memory at `here`, an `iovec` of this size; OSError if not all can be written."""
-        if _writev(tid, here, _ONE, iovec(address, size), _ONE, _NONE) != size:
+        there = iovec(address, size)
+        if _writev(tid, here, _ONE, there, _ONE, _NONE) == size:
+            return
+        if not reached(tid, address) or _writev(tid, here, _ONE, there, _ONE, _NONE) != size:
             raise OSError(errno.EFAULT, "process_vm_writev")
 
     def text(self, tid: int, address: int, limit: int = 4096) -> bytes:

@@ -65,13 +65,16 @@ class Call:
 
     def _write(self, address: int, data: bytes | bytearray) -> int:
         written = self.peer.write(self.pid, address, data)
-        if written is not None:
-            return written
+        if written or not data:
+            return written or 0
         self._open()
         try:
-            return os.pwrite(self.memory, data, address)
+            if written is None:
+                return os.pwrite(self.memory, data, address)
+            os.pread(self.memory, 1, address)  # a stack grows down to there, which process_vm_writev(2) does not allow
         except (OSError, OverflowError) as error:
             raise OSError(errno.EFAULT, "") from error
+        return self.peer.write(self.pid, address, data) or 0
 
     def path(self, address: int) -> bytes:
         """The path at an address. KernelAnswers if there is none: the kernel knows which error comes first."""

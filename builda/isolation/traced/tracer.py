@@ -600,7 +600,7 @@ class Tracer:
         data = struct.pack(f"={len(first) + len(kept) + 1}Q", *pointers, *kept, 0) + strings
         try:
             self.memory.write(tid, start, data)
-        except OSError as error:  # the stack has not grown so far
+        except OSError as error:  # the stack cannot grow so far
             raise OSError(errno.E2BIG, "execve") from error
         self.pending[tid] = image
         if arguments == 2:
