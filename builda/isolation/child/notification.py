@@ -106,6 +106,28 @@ class Listener:
                 raise
         return None
 
+    def still_waits(self, identity: int) -> bool:
+        """Whether the call has no answer yet, and its caller was not killed."""
+        try:
+            self.check(identity)
+        except OSError:
+            return False
+        return True
+
+    def drop_late(self) -> None:
+        """No answer of another thread waits to be given."""
+
+    def inject_last(self, identity: int, fd: int, flags: int) -> None:
+        """As `inject`, and close the descriptor here before the caller goes on. The thread blocks all signals."""
+        try:
+            number = int(_ioctl(self.fd, _ADDFD, bytearray(_INJECTION.pack(identity, 0, fd, 0, flags))))
+        except OSError as error:  # ENOENT, if the caller was killed
+            answer = (0, -(error.errno or errno.EIO), 0)
+        else:
+            answer = (number, 0, 0)
+        os.close(fd)
+        self.send(identity, answer)
+
     def elsewhere(self, identity: int) -> Listener:
         """What another thread, which blocks all signals, answers this call with."""
         return Listener(self.fd, no_signals=True)

@@ -26,6 +26,7 @@ _PATH = os.O_PATH | os.O_CLOEXEC
 _MOST_WAITING = 256
 _CANCEL = _signal.SIGRTMAX
 _PAUSE = 0.02  # seconds between two looks at the signals of callers that wait
+_SOON = 0.001  # seconds after which a thread is interrupted again, if it was just about to open its FIFO
 _IGNORED = sum(1 << number - 1 for number in (_signal.SIGCHLD, _signal.SIGCONT, _signal.SIGURG, _signal.SIGWINCH))
 
 
@@ -50,13 +51,27 @@ class Fifos:
         It is not tried: an open that does not wait, and is closed again, lets a process through that waits at the
         other end, which then has nobody to talk to.
         """
-        if not self.met or flags & (os.O_NONBLOCK | os.O_DIRECTORY) or flags & 3 == os.O_RDWR:
+        if not self.met or flags & os.O_DIRECTORY:
+            return False
+        waits = not flags & os.O_NONBLOCK and flags & 3 != os.O_RDWR
+        if not waits and not self._waiting:
             return False
         fd = opener(_PATH | flags & os.O_NOFOLLOW)
-        try:
-            return stat.S_ISFIFO(os.fstat(fd).st_mode)
-        finally:
-            os.close(fd)
+        is_fifo = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        os.close(fd)
+        if is_fifo:
+            self.let_go()
+        return is_fifo and waits
+
+    def let_go(self) -> None:
+        """End the opens of callers that were killed: they are no ends of a FIFO that is opened next.
+
+        Only the supervisor's thread calls this.
+        """
+        for waiting in tuple(self._waiting):
+            if not self.listener.still_waits(waiting.identity):
+                self._end(waiting)
+        self.listener.drop_late()
 
     def look(self, fd: int) -> bool:
         """Whether the file that was opened is a FIFO."""
@@ -69,24 +84,35 @@ class Fifos:
         if len(self._waiting) >= _MOST_WAITING:
             os.close(held)
             raise OSError(errno.EAGAIN, "too many processes wait for the other end of a FIFO")
+        self.let_go()
         self.met = True
+        waiting = _Waiting(identity, tid, self.listener.elsewhere(identity))
         with self._lock:
-            waiting = _Waiting(identity, tid, self.listener.elsewhere(identity))
             self._waiting.append(waiting)
-            is_watched, self._is_watched = self._is_watched, True
-        _thread.start_new_thread(self._wait, (waiting, held, flags))
-        if not is_watched:
-            _thread.start_new_thread(self._watch, ())
+        try:
+            self._begin_watch()
+            _thread.start_new_thread(self._wait, (waiting, held, flags))
+        except RuntimeError:  # memory is full, or the user has too many threads
+            with self._lock:
+                self._waiting.remove(waiting)
+            os.close(held)
+            waiting.listener.send(identity, (0, -errno.ENOMEM, 0))
 
     def ended(self, tid: int) -> None:
-        """A thread has ended: it is no end of a FIFO any more."""
-        with self._lock:
-            for waiting in self._waiting:
-                if waiting.tid == tid and waiting.thread:
+        """A thread has ended: it is no end of a FIFO any more. Only the supervisor's thread calls this."""
+        for waiting in tuple(self._waiting):
+            if waiting.tid == tid:
+                self._end(waiting)
+
+    def _end(self, waiting: _Waiting) -> None:
+        """Interrupt an open, and wait until its thread has let go of the FIFO."""
+        while waiting in self._waiting:
+            with self._lock:
+                if waiting in self._waiting and waiting.thread:
                     waiting.interrupt()
+            waiting.has_ended.acquire(timeout=_SOON)
 
     def _wait(self, waiting: _Waiting, held: int, flags: int) -> None:
-        listener = waiting.listener
         path = b"/proc/self/fd/%d" % held
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, {_CANCEL})
         waiting.thread = _thread.get_ident()
@@ -96,18 +122,22 @@ class Fifos:
             if number != errno.EINTR or waiting.is_interrupted:
                 break
         _signal.pthread_sigmask(_signal.SIG_BLOCK, {_CANCEL})
-        with self._lock:
-            self._waiting.remove(waiting)
         os.close(held)
-        if fd < 0:
-            listener.send(waiting.identity, (0, -(ERESTARTSYS if number == errno.EINTR else number), 0))
+        if number:
+            answer = (0, -(ERESTARTSYS if number == errno.EINTR else number), 0)
+            waiting.listener.send(waiting.identity, answer)
+        else:
+            waiting.listener.inject_last(waiting.identity, fd, flags & os.O_CLOEXEC)
+        with self._lock:  # until here another open waits for this one if the caller was killed
+            self._waiting.remove(waiting)
+        waiting.has_ended.release()
+
+    def _begin_watch(self) -> None:
+        """Have callers that wait watched. RuntimeError if no thread can be started."""
+        if self._is_watched:
             return
-        try:
-            listener.inject(waiting.identity, fd, flags & os.O_CLOEXEC)
-        except OSError as error:
-            listener.send(waiting.identity, (0, -(error.errno or errno.EIO), 0))
-        finally:
-            os.close(fd)
+        _thread.start_new_thread(self._watch, ())
+        self._is_watched = True
 
     def _watch(self) -> None:
         """Interrupt the opens of callers that have a signal to handle, or have ended, until none waits any more."""
@@ -123,9 +153,12 @@ class Fifos:
 
 
 class _Waiting:
-    """A call that waits for the other end of a FIFO. `thread`: which opens it, and answers by `listener`; 0 before."""
+    """A call that waits for the other end of a FIFO. `thread`: which opens it, and answers by `listener`; 0 before.
 
-    __slots__ = ("identity", "is_interrupted", "listener", "thread", "tid")
+    `has_ended` is a lock that the thread releases at its end.
+    """
+
+    __slots__ = ("has_ended", "identity", "is_interrupted", "listener", "thread", "tid")
 
     def __init__(self, identity: int, tid: int, listener: Listener | Later) -> None:
         self.listener = listener
@@ -133,6 +166,8 @@ class _Waiting:
         self.tid = tid
         self.thread = 0
         self.is_interrupted = False
+        self.has_ended = _thread.allocate_lock()
+        self.has_ended.acquire()
 
     def interrupt(self) -> None:
         """Let the open return."""

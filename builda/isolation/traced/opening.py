@@ -159,6 +159,7 @@ class Opening:
                 makes=bool(flags & os.O_CREAT),
             )
             if place.outside:
+                self.fifos.let_go()
                 fd = self.outside.open(state, tid, place.path, flags)
                 if fd < 0:
                     self.fifos.open(self.files.identity, tid, os.open(place.path, _PATH), flags)

@@ -17,6 +17,7 @@ from contextlib import suppress
 
 from builda.isolation.emulated.messages import MESSAGE
 from builda.isolation.traced.caught_calls import NUMBERS, supervisor_filter
+from builda.linux import ptrace
 from builda.linux import syscalls as sys_
 from builda.values import NamedTuple
 
@@ -104,6 +105,23 @@ class Stops:
 
     def check(self, identity: int) -> None:
         """A thread that has stopped keeps its number."""
+
+    def still_waits(self, identity: int) -> bool:
+        """Whether the thread has stopped at a call without an answer, and was not killed. Only the tracer may ask."""
+        if identity not in self.waiting:
+            return False
+        try:
+            ptrace.event_message(identity)
+        except OSError:
+            return False
+        return True
+
+    def drop_late(self) -> None:
+        """Close descriptors that another thread has found for threads that were killed since."""
+        for late in tuple(self._late):
+            if late.fd >= 0 and not self.still_waits(late.identity):
+                self._late.remove(late)
+                os.close(late.fd)
 
     def inject(self, identity: int, fd: int, flags: int) -> None:
         """Let the thread receive a descriptor in place of its call."""
@@ -193,20 +211,24 @@ class Stops:
     def _answer_late(self) -> None:
         while self._late:
             late = self._late.pop()
-            try:
-                if late.identity in self.waiting:  # else it has ended
-                    self.waiting.discard(late.identity)
-                    self._registers.read(late.identity)
-                    if late.fd < 0:
-                        self.send(late.identity, late.answer)
-                    else:
-                        self.inject(late.identity, late.fd, late.flags)
-                    self._resume(late.identity)
-            except OSError:  # it was killed
-                continue
-            finally:
-                if late.fd >= 0:
-                    os.close(late.fd)
+            with suppress(OSError):  # it was killed
+                self._give(late)
+
+    def _give(self, late: Late) -> None:
+        """Give an answer, and close its descriptor before the thread goes on. OSError if that was killed."""
+        try:
+            if late.identity not in self.waiting:  # it has ended
+                return
+            self.waiting.discard(late.identity)
+            self._registers.read(late.identity)
+            if late.fd < 0:
+                self.send(late.identity, late.answer)
+            else:
+                self.inject(late.identity, late.fd, late.flags)
+        finally:
+            if late.fd >= 0:
+                os.close(late.fd)
+        self._resume(late.identity)
 
 
 class Late(NamedTuple):
@@ -224,9 +246,9 @@ class Later:
     def __init__(self, stops: Stops) -> None:
         self.stops = stops
 
-    def inject(self, identity: int, fd: int, flags: int) -> None:
-        """As `Stops.inject`."""
-        self.stops.answer_later(Late(identity, os.dup(fd), flags, (0, 0, 0)))
+    def inject_last(self, identity: int, fd: int, flags: int) -> None:
+        """As `Stops.inject`; the descriptor is closed here before the thread goes on."""
+        self.stops.answer_later(Late(identity, fd, flags, (0, 0, 0)))
 
     def check(self, identity: int) -> None:
         """OSError (ENOENT) if the call waits no more."""
