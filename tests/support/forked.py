@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -95,15 +96,16 @@ def _server() -> socket.socket:
     """This process's end of a server that lives as long as this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        _started(theirs.fileno())
+        command = [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())]
+        server = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=REPOSITORY, stdin=subprocess.DEVNULL)
+    atexit.register(_end, ours, server)
     return ours
 
 
-@cache
-def _started(descriptor: int) -> subprocess.Popen[bytes]:
-    """The server's process; it is kept, as one that is forgotten while it runs is warned of."""
-    command = [sys.executable, "-m", "tests.support.forkserver", str(descriptor)]
-    return subprocess.Popen(command, pass_fds=(descriptor,), cwd=REPOSITORY, stdin=subprocess.DEVNULL)
+def _end(connection: socket.socket, server: subprocess.Popen[bytes]) -> None:
+    """Let the server end, which it does with the connection."""
+    connection.close()
+    server.wait()
 
 
 def _umask() -> int:
