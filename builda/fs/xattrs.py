@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from builda.errors import Unsupported
 from builda.fs import rights
-from builda.linux import acl
+from builda.linux import acl, filecaps
 from builda.linux.userns import id_map
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.o
 ORIGIN = frozenset(("trusted.overlay.origin", "user.overlay.origin", "user.fuseoverlayfs.origin"))
 """What says of a file that it was copied from a layer below, to be changed."""
 ACLS = acl.NAMES
-_CAPABILITY = "security.capability"
+_CAPABILITY = filecaps.NAME
 STAND_IN = "user.containers.override_stat"
 """What a file is that stands in for another (`fs.standin`)."""
 ASIDE = "user.builda.aside."
@@ -55,6 +55,8 @@ def recorded(place: Place) -> dict[str, bytes]:
     found |= {name: _value(place, name) for name in names if is_recorded(name)}
     if ACLS[0] in found or ACLS[1] in found:
         found |= _acls(place, found)
+    if _CAPABILITY in found and filecaps.revealed(found[_CAPABILITY]) != found[_CAPABILITY] and _hides_names():
+        found[_CAPABILITY] = filecaps.revealed(found[_CAPABILITY])
     return dict(sorted(found.items()))
 
 
@@ -113,15 +115,24 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
             if name == _CAPABILITY and error.errno == errno.EPERM and rights.lacks_rights():
                 _set(place, ASIDE + name, value, follow=follow)
                 continue
-            if name in ACLS and error.errno == errno.EINVAL and acl.is_acl(value) and _hides_names():
-                _set(place, name, acl.disguised(value, os.geteuid()), follow=follow)
-                continue
+            if error.errno == errno.EINVAL and _hides_names():
+                disguise = _disguised(name, value)
+                if disguise:
+                    _set(place, name, disguise, follow=follow)
+                    continue
             if error.errno == errno.ENOTSUP and name in (STAND_IN, _CAPABILITY):
                 raise not_kept(place) from error
             if name == _CAPABILITY or error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
             skipped.append(name)
     return tuple(skipped)
+
+
+def _disguised(name: str, value: bytes) -> bytes:
+    """What this process sets instead of an attribute that names ids which it lacks; empty for others."""
+    if name in ACLS and acl.is_acl(value):
+        return acl.disguised(value, os.geteuid())
+    return filecaps.disguised(value) if name == _CAPABILITY and filecaps.is_valid(value) else b""
 
 
 def _is_hindered_by_acls(place: Place) -> bool:
@@ -140,7 +151,7 @@ def take_default_acl(directory: int) -> bytes:
 
 
 def _hides_names() -> bool:
-    """Whether this process disguises ACLs: it has no rights, or one id only."""
+    """Whether this process disguises what names ids: it has no rights, or one id only."""
     return sum(size for _, _, size in id_map()) == 1 or rights.lacks_rights()
 
 

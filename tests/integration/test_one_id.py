@@ -150,6 +150,18 @@ PERL
         touch /f /f.copy /none /none.copy /g /h; mkdir -m 700 /d /d.copy; ln -s h /l; perl /tmp/acls; rm /tmp/acls
         cat /none; ls /d; stat -c '%n %a %u' /f* /d* /g /h /none*
     """,
+    "capabilities for other namespaces": r"""
+        cat > /tmp/set <<'PERL'
+        my ($path, $root, $effective) = @ARGV; my $name = "security.capability";
+        my $value = pack "V6", 3 << 24 | $effective, 1 << 13, 0, 1 << 6, 0, $root;
+        syscall(188, $path, $name, $value, 24, 0) and print "$path $!\n"; $value = "\0" x 30;
+        my $size = syscall 191, $path, $name, $value, 30; print "$path ", unpack("H*", substr $value, 0, $size), "\n"
+PERL
+        for file in a b c d; do cp /bin/true /$file; done; mkdir /e
+        perl /tmp/set /a 1000 1; perl /tmp/set /b 100000 0; perl /tmp/set /c 0 1
+        perl /tmp/set /d 7 0; perl /tmp/set /e 7 0
+        cp -a /a /copied; echo x >> /d; mv /b /moved; rm /tmp/set; chown 5 /e
+    """,
     "default access control lists": r"""
         cat > /tmp/acls <<'PERL'
         use strict; use POSIX; use Socket; my $no = 0xffffffff;

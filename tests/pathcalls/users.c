@@ -4,16 +4,21 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#define CAPABILITIES "security.capability"
 #define COUNT(array) (sizeof array / sizeof *array)
 static const char *name_of(int n) { return strerrorname_np(n) ? strerrorname_np(n) : "E?"; }
 static const char *said(long result) { return result < 0 ? name_of(errno) : "0"; }
@@ -79,9 +84,87 @@ static void by_rules(void) {
     }
 }
 
-static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}};
+/* The capabilities of files: of the present namespace, and of those with another root user. */
+static void show_capabilities(const char *path) {
+    unsigned char value[64];
+    ssize_t size = getxattr(path, CAPABILITIES, value, sizeof value);
+    printf(" %s", size < 0 ? name_of(errno) : "");
+    for (ssize_t at = 0; at < size; at++) printf("%02x", value[at]);
+    printf(" size %zd, %zd, %zd", getxattr(path, CAPABILITIES, NULL, 0), getxattr(path, CAPABILITIES, value, 20), lgetxattr(path, CAPABILITIES, value, 24));
+    size = listxattr(path, (char *)value, sizeof value);
+    for (char *at = (char *)value; size > 0 && at < (char *)value + size; at += strlen(at) + 1) printf(" %s", at);
+    puts("");
+}
+static int set_capabilities(const char *path, uint32_t first, size_t size, uint32_t permitted, uint32_t inheritable, uint32_t root, int flags) {
+    uint32_t words[6] = {first, permitted, inheritable, inheritable & 3, permitted & 3, root};
+    return setxattr(path, CAPABILITIES, words, size, flags);
+}
+static void in_child(unsigned uid, void (*run)(void)) {
+    fflush(stdout);
+    pid_t child = fork();
+    if (!child) {
+        if (setresuid(uid, uid, uid)) puts(said(-1));
+        run(), fflush(stdout), _exit(0);
+    }
+    waitpid(child, NULL, 0);
+}
+static void execute(void) { execl("file", "file", "capabilities", "held", NULL), puts(said(-1)); }
+static void as_user(void) {
+    for (size_t size = 0; size < 28; size += 4)
+        for (uint32_t version = 1; version < 4; version++)
+            printf("user sets %u %zu %s\n", version, size, size ? said(set_capabilities("file", version << 24, size, 1, 0, 1000, 0)) : "0");
+    printf("user removes %s\n", said(removexattr("file", CAPABILITIES)));
+    printf("user sets of nothing %s\n", said(set_capabilities("none", 3 << 24, 24, 1, 0, 1000, 0)));
+    printf("user removes of nothing %s\n", said(removexattr("none", CAPABILITIES)));
+}
+static void held(void) {
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    syscall(SYS_capget, &header, data);
+    printf("held %x %x %x\n", data[0].effective, data[0].permitted, data[0].inheritable);
+}
+static void write_byte(const char *path, int flags) {
+    int fd = open(path, O_WRONLY | flags);
+    if (!(flags & O_TRUNC) && write(fd, "x", 1) != 1) puts("not written");
+    close(fd);
+}
+static void capabilities(void) {
+    const uint32_t roots[] = {0, 1, 33, 1000, 100000, 0x7fffff, 0x800000, 0x7fffffff, 0xfffffffe, 0xffffffff};
+    int self = open("/proc/self/exe", O_RDONLY), file = creat("file", 0755);
+    while (sendfile(file, self, NULL, 1 << 20) > 0);
+    close(file), close(self);
+    for (size_t r = 0; r < COUNT(roots); r++)
+        for (size_t size = 16; size <= 28; size += 4)
+            for (uint32_t version = 0; version < 5; version++)
+                for (uint32_t effective = 0; effective < 3; effective++) {
+                    if (size == 20 && roots[r]) continue;
+                    int result = set_capabilities("file", version << 24 | effective, size, 0xc1, effective == 2 ? 0xffffffff : 3, roots[r], 0);
+                    printf("version %u.%u size %zu root %u = %s", version, effective, size, roots[r], said(result)), show_capabilities("file");
+                    if (!result) in_child(0, execute), in_child(33, execute);
+                    removexattr("file", CAPABILITIES);
+                }
+    const uint32_t one = 3 << 24 | 1;
+    printf("not replaced %s\n", said(set_capabilities("file", one, 24, 1, 1, 7, XATTR_REPLACE)));
+    printf("made %s\n", said(set_capabilities("file", one, 24, 1, 1, 7, XATTR_CREATE)));
+    printf("made again %s\n", said(set_capabilities("file", one, 24, 1, 1, 8, XATTR_CREATE)));
+    printf("unknown flag %s\n", said(set_capabilities("file", one, 24, 1, 1, 8, 4)));
+    show_capabilities("file"), in_child(33, as_user), show_capabilities("file");
+    printf("executed by root who lacks them:"), set_capabilities("file", one, 24, 1 << 21, 0, 7, 0), in_child(0, execute);
+    printf("chown %s", said(chown("file", 0, 0))), show_capabilities("file");
+    for (int flags = O_APPEND; flags; flags = flags == O_APPEND ? O_TRUNC : 0)
+        set_capabilities("file", one, 24, 1, 1, 7, 0), write_byte("file", flags), printf("written %o", flags), show_capabilities("file");
+    set_capabilities("file", one, 24, 1, 1, 7, 0), printf("truncate %s", said(truncate("file", 5))), show_capabilities("file");
+    set_capabilities("file", 2 << 24, 20, 0, 0, 0, 0), printf("none of version 2"), show_capabilities("file");
+    mkdir("directory", 0755), set_capabilities("directory", one, 24, 1, 1, 7, 0), printf("directory"), show_capabilities("directory");
+    symlink("directory", "link"), printf("by a link"), show_capabilities("link");
+    file = open("directory", O_RDONLY);
+    printf("by a descriptor %zd %s", fgetxattr(file, CAPABILITIES, NULL, 0), said(fremovexattr(file, CAPABILITIES))), show_capabilities("directory");
+}
+
+static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}};
 
 int main(int count, char **words) {
+    if (count == 3) return held(), 0;
     umask(022), chdir("/tmp");
     for (size_t i = 0; count == 2 && i < COUNT(sections); i++)
         if (!strcmp(words[1], sections[i].name)) return sections[i].run(), fflush(stdout) ? 1 : 0;

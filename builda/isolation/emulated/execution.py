@@ -85,10 +85,13 @@ def _of_file(old: Credentials, program: Program) -> tuple[int, bool, bool]:
 
 
 def file_capabilities(value: bytes) -> tuple[int, int, bool] | None:
-    """(permitted, inheritable, effective) of a security.capability attribute; None if it is missing or malformed."""
+    """(permitted, inheritable, effective) of a security.capability attribute.
+
+    None if it is missing or malformed, or for another user namespace: one whose root is not root here.
+    """
     word = [int.from_bytes(value[at : at + 4], "little") for at in range(0, len(value) // 4 * 4, 4)]
     count = _WORDS.get(word[0] & _REVISION_MASK) if word else None
-    if count is None or len(word) < 1 + 2 * count:
+    if count is None or len(word) < 1 + 2 * count or any(word[1 + 2 * count :]):
         return None
     permitted = sum(word[1 + 2 * at] << 32 * at for at in range(count))
     inheritable = sum(word[2 + 2 * at] << 32 * at for at in range(count))

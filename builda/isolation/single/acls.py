@@ -1,4 +1,7 @@
-"""ACLs that name users or groups, which a process with one id cannot set: the kernel has them in disguise."""
+"""Attributes that name users or groups, which a process with one id cannot set: the kernel has them in disguise.
+
+They are ACLs, and capabilities for user namespaces with another root user.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import errno
 import os
 
 from builda.isolation.child.notification import GO_ON
-from builda.isolation.emulated.credentials import FOWNER
+from builda.isolation.emulated.credentials import FOWNER, SETFCAP
 from builda.isolation.emulated.ownership import ASIDE, HIDDEN
 from builda.isolation.single.finding import Finder, Place, own
 from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.marks import Marks
-from builda.linux import acl
+from builda.linux import acl, filecaps
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 _AT_FDCWD = 0xFFFFFFFF & sys_.AT_FDCWD
 _VALUE_MAX = 65536
+_CAPABILITIES_MAX = 24  # bytes of `security.capability`
+_WORD = 0xFFFFFFFF
+_DISGUISED = (*acl.NAMES, filecaps.NAME)
 _OWN = 0  # the one user of the namespace
 
 
@@ -32,23 +38,23 @@ class Acls:
         self.keeper = keeper
 
     def get_attribute(self, call: Call) -> Answer:
-        """getxattr(2) and its relatives: what an ACL hides."""
+        """getxattr(2) and its relatives: what a disguise hides."""
         name = call.path(call.arguments[1]).decode(errors="replace")
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
-        if name not in acl.NAMES:
+        if name not in _DISGUISED:
             return GO_ON
         place, follow = self._place(call)
-        if not self.finder.has_other_root(call) and not _hides(attribute(place.quick(), name)):
+        if not self.finder.has_other_root(call) and not _hides(name, attribute(place.quick(), name)):
             return GO_ON
         fd = self.finder.opened(call, place, follow=follow)
         try:
             value = attribute(own(fd), name)
         finally:
             os.close(fd)
-        if value is None or not _hides(value):
+        if value is None or not _hides(name, value):
             return GO_ON
-        shown, size = acl.revealed(value), call.arguments[3]
+        shown, size = _revealed(name, value), call.arguments[3]
         if size and size < len(shown):
             raise OSError(errno.ERANGE, "")
         if size:
@@ -68,6 +74,10 @@ class Acls:
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.EPERM, "")
         size = call.arguments[3]
+        if name == filecaps.NAME:
+            return self._capabilities(
+                call, call.read(call.arguments[2], size) if 0 < size <= _CAPABILITIES_MAX else b""
+            )
         if name not in acl.NAMES or not 0 < size <= _VALUE_MAX:
             return GO_ON
         value = call.read(call.arguments[2], size)
@@ -79,7 +89,31 @@ class Acls:
         name = call.path(call.arguments[1]).decode(errors="replace")
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
+        if name == filecaps.NAME:
+            return self._capabilities(call, None)
         return self._changed(call, name, None) if name in acl.NAMES else GO_ON
+
+    def _capabilities(self, call: Call, value: bytes | None) -> Answer:
+        """Set the capabilities of a file, or remove them (None): in disguise, or the kernel does it or says why not.
+
+        EPERM if the caller may not change them.
+        """
+        if value is not None and not filecaps.is_valid(value):
+            return GO_ON
+        hidden = filecaps.disguised(value) if value is not None else b""
+        may = self.marks.of(call.pid).has(SETFCAP)
+        if may and not hidden:
+            return GO_ON
+        place, follow = self._place(call)
+        fd = self.finder.opened(call, place, follow=follow)
+        try:
+            if not may:
+                raise OSError(errno.EPERM, "")
+            call.listener.check(call.identity)
+            os.setxattr(own(fd), filecaps.NAME, hidden, call.arguments[4] & _WORD)
+        finally:
+            os.close(fd)
+        return 0, 0, 0
 
     def _changed(self, call: Call, name: str, hidden: bytes | None) -> Answer:
         """Set an ACL in disguise; None: the kernel changes it. EPERM if the caller may not change that of the file."""
@@ -100,5 +134,9 @@ class Acls:
         return 0, 0, 0
 
 
-def _hides(value: bytes | None) -> bool:
-    return value is not None and acl.is_disguise(value)
+def _hides(name: str, value: bytes | None) -> bool:
+    return value is not None and _revealed(name, value) != value
+
+
+def _revealed(name: str, value: bytes) -> bytes:
+    return filecaps.revealed(value) if name == filecaps.NAME else acl.revealed(value)

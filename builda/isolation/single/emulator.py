@@ -29,6 +29,7 @@ from builda.isolation.single.keeper import Keeper, attribute
 from builda.isolation.single.making import Making
 from builda.isolation.single.marks import Marks
 from builda.isolation.single.showing import Showing
+from builda.linux import filecaps
 from builda.linux import syscalls as sys_
 
 TYPE_CHECKING = False
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from builda.isolation.single.caller import Answer
 
 
-_CAPABILITY = "security.capability"
 _WORD = 0xFFFFFFFF
 _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
@@ -145,7 +145,7 @@ class Emulator:
                 info = os.stat(place.quick())
             except OSError:
                 return GO_ON
-            value = attribute(place.quick(), _CAPABILITY) or b""
+            value = attribute(place.quick(), filecaps.NAME) or b""
             if changes_nothing(who, Program(info.st_mode, 0, 0, value)) and not self.marks.are_doubtful(call.pid):
                 return GO_ON
         try:
@@ -160,7 +160,8 @@ class Emulator:
                 new = executed(who, Program(0o100755, 0, 0))
             else:
                 kept = self.keeper.kept(fd, info)
-                new = executed(who, Program(info.st_mode, kept.uid, kept.gid, attribute(own(fd), _CAPABILITY) or b""))
+                value = filecaps.revealed(attribute(own(fd), filecaps.NAME) or b"")
+                new = executed(who, Program(info.st_mode, kept.uid, kept.gid, value))
         finally:
             os.close(fd)
         if new != who or self.marks.are_doubtful(call.pid):

@@ -8,7 +8,7 @@ import os
 from builda.isolation.traced.files import Unchanged
 from builda.isolation.traced.kept_aside import CAPABILITIES, check_attribute, shown_names, stored_name
 from builda.isolation.traced.tree import AT_FDCWD
-from builda.linux import acl
+from builda.linux import acl, filecaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ class Attributes:
     def set_attribute(self, tid: int, found: tuple[int, os.stat_result], name: str, value: bytes, flags: int) -> int:
         fd, info = found
         try:
+            if name == filecaps.NAME and value:
+                if not filecaps.is_valid(value):
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+                value = filecaps.shown(value)
             check_attribute(self.processes[tid], name)
             if name in acl.NAMES and acl.is_removal(value):
                 return self.remove_attribute(tid, (os.dup(fd), info), name)
