@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NAMES = ("system.posix_acl_access", "system.posix_acl_default")
 """The attributes: of a file, and what files get that are made in a directory."""
 _VERSION, _ENTRY = struct.Struct("=I"), struct.Struct("=HHI")
@@ -62,6 +66,26 @@ def with_mode(value: bytes, mode: int) -> bytes:
     return value[: _VERSION.size] + b"".join(
         _ENTRY.pack(tag, bits.get(tag, old), number) for tag, old, number in entries
     )
+
+
+def permits(value: bytes, wanted: int, user: int, group: int, is_member: Callable[[int], bool]) -> bool:
+    """Whether an ACL lets `user`, who does not own the file, read (4), write (2) or execute (1) it.
+
+    `group` is that of the file; `is_member` tells of which groups the user is a member.
+    """
+    mask, in_group = 7, False
+    for tag, bits, _ in _entries(value):
+        mask = bits if tag == _MASK else mask
+    for tag, bits, number in _entries(value):
+        if tag == _NAMED_USER and number == user:
+            return not wanted & ~(bits & mask)
+        if tag in (_GROUP, _NAMED_GROUP) and is_member(group if tag == _GROUP else number):
+            in_group = True
+            if not wanted & ~bits:
+                return not wanted & ~mask
+        if tag == _OTHER:
+            return not in_group and not wanted & ~bits
+    return False
 
 
 def disguised(value: bytes, own: int) -> bytes:

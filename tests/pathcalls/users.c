@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <linux/openat2.h>
 #include <stdint.h>
@@ -161,7 +162,65 @@ static void capabilities(void) {
     printf("by a descriptor %zd %s", fgetxattr(file, CAPABILITIES, NULL, 0), said(fremovexattr(file, CAPABILITIES))), show_capabilities("directory");
 }
 
-static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}};
+/* What ACLs give and take. */
+struct entry { uint16_t tag, bits; uint32_t id; };
+enum { USER = 1, NAMED_USER = 2, GROUP = 4, NAMED_GROUP = 8, MASK = 16, OTHER = 32, NONE = -1 };
+static const struct { uint32_t version; struct entry entries[7]; } acls[] = {
+    {2, {{USER, 6, NONE}, {NAMED_USER, 4, 1001}, {GROUP, 0, NONE}, {MASK, 6, NONE}, {OTHER, 0, NONE}}},
+    {2, {{USER, 6, NONE}, {NAMED_USER, 7, 1001}, {NAMED_USER, 2, 1002}, {GROUP, 0, NONE}, {MASK, 7, NONE}, {OTHER, 0, NONE}}},
+    {2, {{USER, 6, NONE}, {NAMED_USER, 0, 1001}, {GROUP, 4, NONE}, {MASK, 7, NONE}, {OTHER, 7, NONE}}},
+    {2, {{USER, 6, NONE}, {NAMED_USER, 7, 1001}, {GROUP, 7, NONE}, {MASK, 1, NONE}, {OTHER, 7, NONE}}},
+    {2, {{USER, 6, NONE}, {GROUP, 0, NONE}, {NAMED_GROUP, 5, 50}, {MASK, 7, NONE}, {OTHER, 4, NONE}}},
+    {2, {{USER, 6, NONE}, {GROUP, 1, NONE}, {NAMED_GROUP, 4, 50}, {NAMED_GROUP, 2, 51}, {MASK, 7, NONE}, {OTHER, 7, NONE}}},
+    {2, {{USER, 6, NONE}, {GROUP, 0, NONE}, {NAMED_GROUP, 0, 50}, {MASK, 7, NONE}, {OTHER, 7, NONE}}},
+    {2, {{USER, 4, NONE}, {NAMED_USER, 7, 7}, {GROUP, 0, NONE}, {MASK, 7, NONE}, {OTHER, 0, NONE}}},
+    {2, {{USER, 6, NONE}, {NAMED_USER, 0, 0}, {GROUP, 7, NONE}, {MASK, 7, NONE}, {OTHER, 7, NONE}}},
+    {2, {{USER, 6, NONE}, {NAMED_USER, 1, 1001}, {GROUP, 1, NONE}, {MASK, 0, NONE}, {OTHER, 1, NONE}}},
+    {2, {{USER, 6, NONE}, {GROUP, 7, NONE}, {MASK, 4, NONE}, {OTHER, 7, NONE}}},
+};
+static const struct { unsigned uid, gid, count; gid_t groups[2]; } users[] = {
+    {1001, 1001, 0}, {1002, 1002, 1, {50}}, {1003, 50, 0}, {1003, 1003, 2, {50, 51}}, {7, 8, 0}, {1004, 8, 0}, {1005, 5, 0}, {0, 0, 0}};
+
+static void use(const char *path, int is_directory) {
+    char name[40];
+    for (int wanted = 0; wanted < 8; wanted++) printf(" %s", said(access(path, wanted)));
+    if (is_directory) {
+        snprintf(name, sizeof name, "%s/x", path);
+        int fd = open(name, O_CREAT | O_WRONLY, 0600);
+        printf(" make %s", said(fd));
+        if (fd >= 0) close(fd), unlink(name);
+        printf(" mkdir %s", said(mkdir(name, 0700))), rmdir(name);
+    } else
+        for (int how = O_RDONLY; how <= O_RDWR; how++) {
+            int fd = open(path, how | O_CREAT, 0600);
+            printf(" open %s", said(fd)), close(fd);
+        }
+    puts("");
+}
+static void by_acls(void) {
+    const unsigned owners[] = {0, 7, 1001};
+    for (size_t a = 0; a < COUNT(acls); a++)
+        for (size_t o = 0; o < COUNT(owners); o++)
+            for (int is_directory = 0; is_directory < 2; is_directory++) {
+                char path[20];
+                size_t count = 0;
+                snprintf(path, sizeof path, "%s-%zu-%u", is_directory ? "d" : "f", a, owners[o]);
+                while (acls[a].entries[count].tag) count++;
+                is_directory ? mkdir(path, 0755) : close(creat(path, 0644));
+                chown(path, owners[o], 8);
+                if (setxattr(path, "system.posix_acl_access", &acls[a], 4 + 8 * count, 0)) puts(said(-1));
+                for (size_t u = 0; u < COUNT(users); u++) {
+                    printf("%s %u:%u", path, users[u].uid, users[u].gid), fflush(stdout);
+                    if (!fork()) {
+                        setgroups(users[u].count, users[u].groups), setresgid(users[u].gid, users[u].gid, users[u].gid);
+                        setresuid(users[u].uid, users[u].uid, users[u].uid), use(path, is_directory), fflush(stdout), _exit(0);
+                    }
+                    wait(NULL);
+                }
+            }
+}
+
+static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}, {"acls", by_acls}};
 
 int main(int count, char **words) {
     if (count == 3) return held(), 0;

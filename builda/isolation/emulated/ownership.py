@@ -15,7 +15,12 @@ from builda.isolation.emulated.credentials import (
     NO_ID,
     Credentials,
 )
+from builda.linux.acl import permits
 from builda.values import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ATTRIBUTE = "user.containers.override_stat"
 """Of a regular file or directory: what is kept aside of it."""
@@ -121,10 +126,24 @@ def owner_of_new(who: Credentials, parent_mode: int, parent_gid: int) -> tuple[i
     return who.fsuid, parent_gid if parent_mode & S_ISGID else who.fsgid
 
 
-def may_access(who: Credentials, mode: int, owner: tuple[int, int], wanted: int, *, real: bool = False) -> bool:
-    """Whether `who` may read (4), write (2) or execute (1) a file, by its mode bits alone.
+def no_acl() -> bytes:
+    """The ACL of a file that can have none."""
+    return b""
 
-    With `real` the real ids count and root's capabilities by the real user, as in access(2).
+
+def may_access(
+    who: Credentials,
+    mode: int,
+    owner: tuple[int, int],
+    wanted: int,
+    *,
+    acl: Callable[[], bytes] = no_acl,
+    real: bool = False,
+) -> bool:
+    """Whether `who` may read (4), write (2) or execute (1) a file, by its mode and its ACL.
+
+    `acl` reads the ACL, empty without one; it is called if the answer may depend on it. With `real` the real ids count
+    and root's capabilities by the real user, as in access(2).
     """
     uid, gid = (who.ruid, who.rgid) if real else (who.fsuid, who.fsgid)
     held = who.effective
@@ -135,5 +154,9 @@ def may_access(who: Credentials, mode: int, owner: tuple[int, int], wanted: int,
         return True
     if held >> DAC_READ_SEARCH & 1 and not wanted & (2 if is_directory else 3):
         return True
-    shift = 6 if uid == owner[0] else 3 if owner[1] == gid or owner[1] in who.groups else 0
-    return not wanted & ~(mode >> shift)
+    if uid == owner[0]:
+        return not wanted & ~(mode >> 6)
+    value = acl() if mode & 0o070 else b""
+    if value:
+        return permits(value, wanted, uid, owner[1], lambda group: group == gid or group in who.groups)
+    return not wanted & ~(mode >> (3 if owner[1] == gid or owner[1] in who.groups else 0))

@@ -9,6 +9,7 @@ import stat
 from builda.isolation.emulated import ownership
 from builda.isolation.emulated.ownership import ATTRIBUTE, NAMED, Kept, parse_kept
 from builda.isolation.single.finding import Place, own
+from builda.linux import acl
 from builda.linux import syscalls as sys_
 
 _PATH = os.O_PATH | os.O_CLOEXEC
@@ -91,6 +92,12 @@ def attribute(path: bytes | int, name: str) -> bytes | None:
         return os.getxattr(path, name)
     except OSError:
         return None
+
+
+def acl_of(fd: int) -> bytes:
+    """The ACL of an open file, without its disguise; empty if it has none."""
+    value = attribute(own(fd), acl.NAMES[0])
+    return b"" if value is None else acl.revealed(value)
 
 
 def rows_of(directory: bytes) -> dict[int, tuple[int, int]]:

@@ -14,7 +14,7 @@ from builda.isolation.emulated.credentials import DAC_OVERRIDE, Credentials
 from builda.isolation.emulated.ownership import ATTRIBUTE, Kept
 from builda.isolation.single.caller import SENT, Refused
 from builda.isolation.single.finding import Finder, Place, field, is_in_proc, own, socket_of
-from builda.isolation.single.keeper import Keeper, attribute, has_attributes, note, rows_of
+from builda.isolation.single.keeper import Keeper, acl_of, attribute, has_attributes, note, rows_of
 from builda.isolation.single.marks import Marks
 from builda.linux import syscalls as sys_
 
@@ -344,7 +344,7 @@ class Making:
         if info.st_mode & ownership.S_IFMT != ownership.S_IFDIR:
             raise OSError(errno.ENOTDIR, "")
         kept = self.keeper.kept(directory, info)
-        if not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), 3):
+        if not ownership.may_access(who, info.st_mode, kept[:2], 3, acl=lambda: acl_of(directory)):
             raise OSError(errno.EACCES, "")
         return ownership.owner_of_new(who, info.st_mode, kept.gid)
 
@@ -359,7 +359,8 @@ class Making:
             kind = info.st_mode & ownership.S_IFMT
             wanted = (4, 2, 6, 0)[flags & os.O_ACCMODE] if kind == ownership.S_IFREG else 0
             kept = self.keeper.kept(fd, info)
-            if not flags & os.O_EXCL and not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), wanted):
+            may = ownership.may_access(who, info.st_mode, kept[:2], wanted, acl=lambda: acl_of(fd))
+            if not flags & os.O_EXCL and not may:
                 raise OSError(errno.EACCES, "")
         finally:
             os.close(fd)

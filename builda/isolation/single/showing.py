@@ -12,7 +12,7 @@ from builda.isolation.emulated.credentials import DAC_OVERRIDE
 from builda.isolation.emulated.ownership import ASIDE, HIDDEN
 from builda.isolation.emulated.statbuffers import LAYOUTS, STATX_SIZE, write_stat, write_statx
 from builda.isolation.single.finding import Finder, Place, own
-from builda.isolation.single.keeper import Keeper
+from builda.isolation.single.keeper import Keeper, acl_of
 from builda.isolation.single.marks import Marks
 from builda.linux import syscalls as sys_
 
@@ -109,12 +109,11 @@ class Showing:
             return GO_ON
         try:
             info = os.fstat(fd)
-            kept = self.keeper.kept(fd, info)
+            owner, real = self.keeper.kept(fd, info)[:2], not flags & _AT_EACCESS
+            if not ownership.may_access(who, info.st_mode, owner, wanted & 7, acl=lambda: acl_of(fd), real=real):
+                raise OSError(errno.EACCES, "")
         finally:
             os.close(fd)
-        real = not flags & _AT_EACCESS
-        if not ownership.may_access(who, info.st_mode, (kept.uid, kept.gid), wanted & 7, real=real):
-            raise OSError(errno.EACCES, "")
         return GO_ON
 
     def names(self, call: Call, place: Place, *, follow: bool) -> list[str]:

@@ -212,6 +212,13 @@ class Owners:
             value = acl.revealed(os.getxattr(place, acl.NAMES[0]))
         return acl.with_mode(value, self.seen(place).mode)
 
+    def acl_or_none(self, place: bytes) -> bytes:
+        """As `acl`; empty without one."""
+        try:
+            return self.acl(place)
+        except OSError:
+            return b""
+
     def set_acl(self, who: Credentials, place: bytes, value: bytes) -> None:
         """Give a file an ACL. The kernel's own one could take away its owner's right to open it."""
         file = self.seen(place)
@@ -369,9 +376,9 @@ class Owners:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def may(self, who: Credentials, place: bytes, wanted: int) -> bool:
-        """Whether the mode of a file lets `who` read (4), write (2) or execute (1) it."""
+        """Whether the mode and the ACL of a file let `who` read (4), write (2) or execute (1) it."""
         file = self.seen(place)
-        return may_access(who, file.mode, file.owner, wanted)
+        return may_access(who, file.mode, file.owner, wanted, acl=lambda: self.acl_or_none(place))
 
     def of_new(self, who: Credentials, parent: bytes | int) -> tuple[int, int]:
         """The owner of what `who` makes in the directory `parent`, a path or descriptor."""

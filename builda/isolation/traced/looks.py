@@ -223,7 +223,8 @@ class Looks:
             file = self.owners.seen(place, info)
             has_attributes = stat.S_IFMT(file.mode) in (stat.S_IFREG, stat.S_IFDIR)
             owner = file.owner if has_attributes else self.files.owner_of_name(place) or file.owner
-            if not may_access(self.processes[tid], file.mode, owner, wanted, real=real):
+            who, acl = self.processes[tid], lambda: self.owners.acl_or_none(place)
+            if not may_access(who, file.mode, owner, wanted, acl=acl, real=real):
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES))
             if wanted & 3:
                 _check_mount(place, file.mode, wanted)

@@ -688,7 +688,8 @@ class Tracer:
         owners = self.supervisor.owners
         file = owners.seen(here, os.fstat(fd))
         who = self.processes[tid]
-        if not stat.S_ISREG(file.mode) or not may_access(who, file.mode, file.owner, 1):
+        may = may_access(who, file.mode, file.owner, 1, acl=lambda: owners.acl_or_none(here))
+        if not stat.S_ISREG(file.mode) or not may:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         with open(here, "rb", buffering=0) as opened:
             _check_not_written(opened.fileno())

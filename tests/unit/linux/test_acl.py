@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import struct
 
+import pytest
+
 from builda.linux import acl
 
 _NO = 0xFFFFFFFF
@@ -65,3 +67,23 @@ def test_ids_and_permissions_that_do_not_exist_make_no_acl() -> None:
     for entry in entries:
         value = _acl((1, 7, _NO), *([entry] if entry[0] == 2 else []), (4, 5, _NO), *([entry] if entry[0] == 8 else []))
         assert not acl.is_acl(value + _acl((16, 7, _NO), (32, 0, _NO))[4:])
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "wanted", "may"),
+    [
+        (5, (), 6, True),  # by its own entry
+        (5, (), 1, False),
+        (6, (50,), 4, False),  # an entry for the user counts before those of groups
+        (7, (8,), 4, True),  # the file's group
+        (7, (8, 50), 2, True),  # one group that gives all of it
+        (7, (8, 50), 6, False),  # no group alone gives all of it
+        (7, (50,), 1, False),  # the mask
+        (7, (51,), 1, False),  # others' rights are not for members
+        (7, (), 1, True),
+        (7, (), 4, False),
+    ],
+)
+def test_what_an_acl_permits(user: int, groups: tuple[int, ...], wanted: int, may: bool) -> None:
+    value = _acl((1, 7, _NO), (2, 7, 5), (2, 0, 6), (4, 4, _NO), (8, 3, 50), (8, 0, 51), (16, 6, _NO), (32, 1, _NO))
+    assert acl.permits(value, wanted, user, 8, lambda group: group in groups) is may

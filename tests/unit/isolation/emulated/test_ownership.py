@@ -155,3 +155,19 @@ def test_processes_inherit_credentials() -> None:
     assert (processes[3], processes[2].effective) == (ROOT, 1 << CHOWN)
     processes.ended(2)
     assert (processes[2], len(processes)) == (ROOT, 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "asked"), [(0o640, (0, 42), 1), (0o640, (33, 33), 0), (0o604, (0, 0), 0), (0o40070, (0, 33), 1)]
+)
+def test_an_acl_is_read_if_others_than_the_owner_may_have_rights_by_it(
+    mode: int, owner: tuple[int, int], asked: int
+) -> None:
+    calls = []
+
+    def acl() -> bytes:
+        calls.append(1)
+        return b""
+
+    may_access(WEB, mode, owner, 4, acl=acl)
+    assert len(calls) == asked
