@@ -220,7 +220,48 @@ static void by_acls(void) {
             }
 }
 
-static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}, {"acls", by_acls}};
+/* Files with set-id bits, and with several names; recent calls. */
+static void line(const char *what, long result, const char *path) {
+    printf("%s = %s", what, said(result)), show(path), puts("");
+}
+static void make_with_bits(void) {
+    for (size_t d = 0; d < 3; d++)
+        for (mode_t mode = 0700; mode < 07000; mode += 01010) {
+            const char *directories[] = {"of-group", "open", "own"};
+            char name[40];
+            snprintf(name, sizeof name, "%s/x", directories[d]);
+            printf("%s %o: ", name, mode);
+            int fd = open(name, O_CREAT | O_WRONLY, mode);
+            line("open", fd < 0 ? fd : 0, name), unlink(name);
+            line("  mkdir", mkdir(name, mode), name), rmdir(name);
+            line("  mkfifo", mkfifo(name, mode), name), unlink(name);
+            line("  mknod", mknod(name, mode | S_IFREG, 0), name), line("  chmod", chmod(name, mode | 06000), name);
+            line("  fchmodat", fchmodat(AT_FDCWD, name, mode | 04000, 0), name), line("  chgrp", chown(name, -1, 6), name);
+            line("  fchmod", (fd = open(name, O_RDWR)) < 0 ? 0 : fchmod(fd, mode | 02000), name), close(fd);
+            line("  fchmodat2", syscall(452, AT_FDCWD, name, mode | 02000, 0), name), unlink(name);
+        }
+    line("chmod", chmod("of-root", 04755), "of-root"), line("chmod", chmod("missing", 04755), "missing");
+    line("chmod", chmod("of-root/x", 06755), "of-root/x"), line("fchmod", fchmod(99, 06755), "of-root");
+    int fd = open("of-root", O_PATH);
+    line("fchmod", fchmod(fd, 06755), "of-root"), line("fchmodat2", syscall(452, fd, "", 04755, AT_EMPTY_PATH), "of-root"), close(fd);
+    line("chmod", chmod("a-link", 04755), "a-link"), line("fchmodat2", syscall(452, AT_FDCWD, "a-link", 04755, AT_SYMLINK_NOFOLLOW), "a-link");
+}
+static void make(void) {
+    const char *groups[] = {"of-group", "open", "own"};
+    for (size_t d = 0; d < COUNT(groups); d++) mkdir(groups[d], 0777), chown(groups[d], d == 2 ? 33 : 7, d == 2 ? 33 : 8), chmod(groups[d], d == 1 ? 0777 : 02777);
+    close(creat("of-root", 0644)), symlink("of-root", "a-link");
+    in_child(0, make_with_bits), in_child(33, make_with_bits), show("of-root"), chmod("of-root", 0644), puts("");
+    symlink("x", "l"), lchown("l", 5, 6), mkfifo("p", 0600), chown("p", 7, 8), mknod("c", S_IFCHR | 0600, 0x103), chown("c", 9, 9);
+    const char *first[] = {"l", "p", "c", "of-root", "missing", "l", "p"}, *second[] = {"l2", "p2", "c2", "r2", "m2", "p", "own/missing/x"};
+    for (size_t n = 0; n < COUNT(first); n++) line(first[n], link(first[n], second[n]), second[n]);
+    line("linkat", linkat(AT_FDCWD, "l2", AT_FDCWD, "l3", 0), "l3"), line("linkat", linkat(AT_FDCWD, "l/", AT_FDCWD, "l4", 0), "l4");
+    line("lchown", lchown("l3", 1, 1), "l3"), line("chmod", chmod("c2", 0640), "c"), line("unlink", unlink("l2"), "l3");
+    line("link", link("of-root", "l2"), "l2"), line("rename", rename("c2", "r2"), "r2");
+    struct statx info;
+    for (unsigned flags = 0; flags < 0x8000; flags += 0x2000) printf("statx %x = %s\n", flags, said(syscall(SYS_statx, AT_FDCWD, "c", flags, 0x7ff, &info)));
+}
+
+static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}, {"acls", by_acls}, {"making", make}};
 
 int main(int count, char **words) {
     if (count == 3) return held(), 0;

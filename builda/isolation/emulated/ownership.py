@@ -131,6 +131,24 @@ def no_acl() -> bytes:
     return b""
 
 
+def mode_of_new(who: Credentials, mode: int, parent_mode: int, gid: int) -> int:
+    """The mode for a file, no directory, that `who` makes in a directory of the group `gid`.
+
+    The group of a set-group-id directory is given to others' files without the right to run as that group.
+    """
+    runs_as_group = mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP
+    if not runs_as_group or not parent_mode & S_ISGID or who.has(FSETID) or who.is_member(gid):
+        return mode
+    return mode & ~S_ISGID
+
+
+def changed_mode(who: Credentials, mode: int, owner: tuple[int, int]) -> int:
+    """The mode after chmod(2) to `mode` by `who` of a file of this owner; EPERM if it may not do that."""
+    if who.fsuid != owner[0] and not who.has(FOWNER):
+        raise OSError(errno.EPERM, "chmod")
+    return mode if who.has(FSETID) or who.is_member(owner[1]) else mode & ~S_ISGID
+
+
 def may_access(
     who: Credentials,
     mode: int,

@@ -19,7 +19,7 @@ import sys
 from builda.isolation.child.emulated_calls import IDENTITY, NUMBERS
 from builda.isolation.child.notification import GO_ON, Listener
 from builda.isolation.emulated import idcalls, ownership
-from builda.isolation.emulated.credentials import Credentials
+from builda.isolation.emulated.credentials import FOWNER, FSETID, Credentials
 from builda.isolation.emulated.execution import Program, changes_nothing, executed
 from builda.isolation.emulated.messages import CONTROL_MAX, MANY_STRIDE, MESSAGE, with_kernels_ids
 from builda.isolation.single.acls import Acls
@@ -73,6 +73,7 @@ class Emulator:
         self.serve: dict[str, Callable[[Call], Answer]] = {
             **dict.fromkeys(IDENTITY, self.identity),
             **dict.fromkeys(("chown", "lchown", "fchown", "fchownat"), self.chown),
+            **dict.fromkeys(("chmod", "fchmod", "fchmodat", "fchmodat2"), self.chmod),
             **dict.fromkeys(("stat", "lstat", "newfstatat", "statx"), showing.status),
             "fstat": showing.descriptor_status,
             **dict.fromkeys(("open", "openat", "openat2", "creat"), making.open),
@@ -81,6 +82,7 @@ class Emulator:
             **dict.fromkeys(("mknod", "mknodat"), making.mknod),
             "bind": making.bind,
             **dict.fromkeys(("rename", "renameat", "renameat2"), making.rename),
+            **dict.fromkeys(("link", "linkat"), making.link),
             **dict.fromkeys(("access", "faccessat", "faccessat2"), showing.access),
             **dict.fromkeys(("execve", "execveat"), self.execute),
             **dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), acls.set_attribute),
@@ -265,6 +267,33 @@ class Emulator:
                 os.chmod(path, mode & 0o7777)
             if (uid, gid) != former:
                 self.keeper.keep(fd, info, ownership.Kept(uid, gid, kept.mode, kept.kind, kept.device), path)
+        finally:
+            os.close(fd)
+        return 0, 0, 0
+
+    def chmod(self, call: Call) -> Answer:
+        """chmod(2) and its relatives with a set-id bit: others than root need the file, and its group."""
+        who = self.marks.of(call.pid)
+        if who.has(FOWNER) and who.has(FSETID):
+            return GO_ON
+        name, arguments = call.name, call.arguments
+        flags = arguments[3] & _WORD if name == "fchmodat2" else 0
+        if name == "fchmod":
+            self.finder.check_open(call, arguments[0])
+            place, mode = self.finder.of_descriptor(call, arguments[0]), arguments[1]
+        elif name == "chmod":
+            place, mode = self.finder.place(call, _AT_FDCWD, call.path(arguments[0])), arguments[1]
+        else:
+            path, mode = call.path(arguments[1]), arguments[2]
+            place = self.finder.place(call, arguments[0], path, empty=bool(flags & _EMPTY))
+        fd = self.finder.opened(call, place, follow=not flags & _NOFOLLOW)
+        try:
+            info = os.fstat(fd)
+            if info.st_mode & ownership.S_IFMT == ownership.S_IFLNK:
+                return GO_ON
+            mode = ownership.changed_mode(who, mode & 0o7777, self.keeper.kept(fd, info)[:2])
+            self.listener.check(call.identity)
+            os.chmod(own(fd), mode)
         finally:
             os.close(fd)
         return 0, 0, 0

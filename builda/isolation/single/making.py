@@ -139,11 +139,12 @@ class Making:
     def opened_new(self, call: Call, who: Credentials, directory: int, name: bytes, flags: int, mode: int) -> int:
         """A descriptor of a file that is made, and gets its owner."""
         owner = self.owner_in(who, directory)
+        mode = self.mode_in(who, directory, mode & 0o7777)
         os.umask(_umask(call.pid))
         how = flags | os.O_CLOEXEC | (os.O_EXCL if flags & os.O_CREAT else 0)  # with O_EXCL no link is followed
-        fd = os.open(name, how, mode & 0o7777, dir_fd=directory)
+        fd = os.open(name, how, mode, dir_fd=directory)
         try:
-            self.keeper.keep(fd, os.fstat(fd), Kept(*owner, mode & 0o7777))
+            self.keeper.keep(fd, os.fstat(fd), Kept(*owner, mode))
         except OSError:
             os.close(fd)
             raise
@@ -200,17 +201,21 @@ class Making:
         kind = mode & ownership.S_IFMT
         if kind not in _NODES:
             return GO_ON
+        who = self.marks.of(call.pid)
         if kind not in (ownership.S_IFCHR, ownership.S_IFBLK):
-            return self.made(call, directory, address, lambda parent, name: os.mknod(name, mode, dir_fd=parent))
+
+            def make_node(parent: int, name: bytes) -> None:
+                os.mknod(name, self.mode_in(who, parent, mode), dir_fd=parent)
+
+            return self.made(call, directory, address, make_node)
         device = ((number & 0xFFF00) >> 8, number & 0xFF | number >> 12 & 0xFFF00)
         if kind == ownership.S_IFCHR and device == (0, 0):
             raise OSError(errno.EPERM, "")
 
-        who = self.marks.of(call.pid)
-
         def make(parent: int, name: bytes) -> None:
             ownership.check_node(who, kind)
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode & 0o7777, dir_fd=parent))
+            how, given = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, self.mode_in(who, parent, mode & 0o7777)
+            os.close(os.open(name, how, given, dir_fd=parent))
 
         return self.made(call, directory, address, make, kind, device)
 
@@ -324,6 +329,36 @@ class Making:
             os.close(target)
         return 0, 0, 0
 
+    def link(self, call: Call) -> Answer:
+        """link(2) and linkat(2): a second name of a link, FIFO or socket has the owner that the first one has."""
+        if not self.keeper.has_rows:
+            return GO_ON
+        if call.name == "link":
+            ends, flags = ((_AT_FDCWD, call.arguments[0]), (_AT_FDCWD, call.arguments[1])), 0
+        else:
+            ends = ((call.arguments[0], call.arguments[1]), (call.arguments[2], call.arguments[3]))
+            flags = call.arguments[4] & _WORD
+        if flags:
+            return GO_ON
+        source, target = (self.finder.place(call, at, call.path(path)) for at, path in ends)
+        if source.asks_for_directory() or target.asks_for_directory():
+            return GO_ON
+        (old, old_name), (new, new_name) = source.parent(), target.parent()
+        key, new_key = ownership.row_key(old_name), ownership.row_key(new_name)
+        other_root = self.finder.has_other_root(call)
+        if not other_root and key not in rows_of(old.quick()) and new_key not in rows_of(new.quick()):
+            return GO_ON
+        above, below = self.finder.opened(call, old), self.finder.opened(call, new)
+        try:
+            self.listener.check(call.identity)
+            owner = rows_of(own(above)).get(key, (0, 0))
+            os.link(old_name, new_name, src_dir_fd=above, dst_dir_fd=below, follow_symlinks=False)
+            note(below, new_name, owner)
+        finally:
+            os.close(above)
+            os.close(below)
+        return 0, 0, 0
+
     def is_plain(self, call: Call, who: Credentials, parent: Place) -> bool:
         """Whether what `who` makes in a directory surely belongs to 0:0, as the kernel has it."""
         if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE) or self.finder.has_other_root(call):
@@ -347,6 +382,13 @@ class Making:
         if not ownership.may_access(who, info.st_mode, kept[:2], 3, acl=lambda: acl_of(directory)):
             raise OSError(errno.EACCES, "")
         return ownership.owner_of_new(who, info.st_mode, kept.gid)
+
+    def mode_in(self, who: Credentials, directory: int, mode: int) -> int:
+        """The mode for a file, no directory, that `who` makes in a directory (`ownership.mode_of_new`)."""
+        if mode & (ownership.S_ISGID | ownership.S_IXGRP) != ownership.S_ISGID | ownership.S_IXGRP:
+            return mode
+        info = os.fstat(directory)
+        return ownership.mode_of_new(who, mode, info.st_mode, self.keeper.kept(directory, info).gid)
 
     def kind(self, who: Credentials, directory: int, name: bytes, flags: int) -> int:
         """The kind (S_IFMT) of a file, 0 if it is missing. EACCES if `who` may not open it so."""

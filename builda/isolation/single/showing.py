@@ -25,6 +25,7 @@ _AT_FDCWD = _WORD & sys_.AT_FDCWD
 _NOFOLLOW = sys_.AT_SYMLINK_NOFOLLOW
 _EMPTY = sys_.AT_EMPTY_PATH
 _AT_EACCESS = 0x200
+_SYNC_TYPES = 0x6000  # AT_STATX_SYNC_TYPE: both are an error
 _STAT_FLAGS = _NOFOLLOW | _EMPTY | 0x6800  # AT_NO_AUTOMOUNT, AT_STATX_SYNC_TYPE
 
 
@@ -48,7 +49,7 @@ class Showing:
             directory, address, flags = arguments[0], arguments[1], arguments[2]
         else:
             directory, address, flags = _AT_FDCWD, arguments[0], _NOFOLLOW if name == "lstat" else 0
-        if flags & _WORD & ~_STAT_FLAGS:
+        if flags & _WORD & ~_STAT_FLAGS or flags & _SYNC_TYPES == _SYNC_TYPES:
             return GO_ON
         path = (
             call.path(address) if address or not flags & _EMPTY else b""

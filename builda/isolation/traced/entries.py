@@ -88,7 +88,7 @@ class Entries:
                 os.mknod(name, kind | mode | 0o600, 0, dir_fd=parent)
             else:
                 with self.files.whole_umask(umask):
-                    os.mknod(name, kind | mode, 0, dir_fd=parent)
+                    os.mknod(name, kind | self.owners.mode_in(who, parent, mode), 0, dir_fd=parent)
             if kind in (stat.S_IFREG, stat.S_IFCHR, stat.S_IFBLK):
                 fd = open_inside(parent, name, _LINK)
                 try:

@@ -22,6 +22,7 @@ from builda.isolation.emulated.ownership import (
     given,
     may_access,
     mode_after_chown,
+    mode_of_new,
     owner_of_new,
     parse_kept,
     parse_rows,
@@ -358,6 +359,8 @@ class Owners:
         if info.st_mode & S_IFMT not in (S_IFREG, S_IFDIR):
             return
         mode = info.st_mode & (0o7077 | asked & 0o700)
+        if asked & _S_ISGID and info.st_mode & S_IFMT == S_IFREG:
+            mode &= self.mode_in(who, parent, asked) | ~_S_ISGID
         if asked & umask & 0o700 and not _has_default_acl(parent):
             mode &= ~umask
         held = mode | needed(info.st_mode)
@@ -387,6 +390,10 @@ class Owners:
             return who.fsuid, who.fsgid
         place = b"/proc/self/fd/%d" % parent if isinstance(parent, int) else parent
         return owner_of_new(who, mode, self.seen(place).owner[1])
+
+    def mode_in(self, who: Credentials, parent: bytes | int, mode: int) -> int:
+        """The mode for a file, no directory, that `who` makes in the directory `parent` (`mode_of_new`)."""
+        return mode_of_new(who, mode, os.stat(parent).st_mode, self.of_new(who, parent)[1]) if mode & _S_ISGID else mode
 
     def made(self, who: Credentials, fd: int, asked: int, umask: int) -> None:
         """As `new`, for a file that is open, and not only as a path."""
