@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from builda.isolation.wire import Wire
 
 _LAST = 1 << 31  # no descriptor has such a number
+_NOFILE = 7  # RLIMIT_NOFILE
+_ROOM = 128  # descriptors: more than are open here before the command is executed
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,6 +42,7 @@ def execute(wire: Wire, ready: Callable[[], None], report: int, supervisor: int 
     sys_.join_session_keyring()
     path = _look_up(wire["args"][0], environment.get("PATH", _DEFAULT_PATH))
     _confine(wire, permitted, supervisor, queues)
+    _limit_descriptors(wire["rlimits"])
     ready()
     try:
         os.execve(path, wire["args"], environment)
@@ -57,6 +60,7 @@ def execute_traced(wire: Wire, submit: Callable[[], None], ready: Callable[[], N
     _set_limits(wire["rlimits"])
     sys_.join_session_keyring()
     submit()
+    _limit_descriptors(wire["rlimits"])
     os.umask(wire["umask"])
     try:
         os.chdir(wire["cwd"])
@@ -180,11 +184,28 @@ def _moved(here: int, name: str) -> int:
 
 
 def _set_limits(limits: tuple[tuple[str, int, int, int], ...]) -> None:
-    for name, number, soft, hard in limits:
-        try:
-            sys_.setrlimit(number, soft, hard)
-        except OSError as error:
-            raise refused(f"set {name} to {soft}:{hard}", error) from error
+    """Limit resources, which may need a capability; leave room for the descriptors that are opened here."""
+    for limit in limits:
+        name, number, soft, hard = limit
+        if number != _NOFILE or not 0 <= soft < _ROOM:
+            _set_limit(limit)
+        elif not 0 <= hard < _ROOM:
+            _set_limit((name, number, _ROOM, hard))
+
+
+def _limit_descriptors(limits: tuple[tuple[str, int, int, int], ...]) -> None:
+    """Lower the number of descriptors to one that would not have left room."""
+    for limit in limits:
+        if limit[1] == _NOFILE and 0 <= limit[2] < _ROOM:
+            _set_limit(limit)
+
+
+def _set_limit(limit: tuple[str, int, int, int]) -> None:
+    name, number, soft, hard = limit
+    try:
+        sys_.setrlimit(number, soft, hard)
+    except OSError as error:
+        raise refused(f"set {name} to {soft}:{hard}", error) from error
 
 
 def _limit_bounding_set(wanted: int) -> int:
