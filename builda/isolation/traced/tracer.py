@@ -21,6 +21,7 @@ from builda.isolation.traced import programs
 from builda.isolation.traced.calling import signed
 from builda.isolation.traced.caught_calls import NUMBERS, STOPPED
 from builda.isolation.traced.kept_aside import shown_owner
+from builda.isolation.traced.outside import flags_of
 from builda.isolation.traced.programs import Dynamic, Foreign, Script, Vector
 from builda.isolation.traced.tree import AT_FDCWD, Place, State, Tree
 from builda.linux import ptrace
@@ -615,6 +616,7 @@ class Tracer:
         vector = Vector((zeroth,), 1)
         name, shown = path, path
         called = os.path.basename(path)  # what the kernel calls the process, be it a script
+        by_descriptor = directory != AT_FDCWD and path[:1] != b"/"
         for _ in range(_MOST_INTERPRETERS):
             if not name and flags & _EMPTY_PATH:
                 if directory != AT_FDCWD and not os.path.lexists(b"/proc/%d/fd/%d" % (tid, directory)):
@@ -632,6 +634,8 @@ class Tracer:
                 os.close(fd)
             if not isinstance(found, Script):
                 break
+            if by_descriptor:
+                shown, by_descriptor = _path_of_script(tid, directory, path), False
             vector = programs.through_script(vector, found, shown)
             name, shown, directory, flags = found.interpreter, found.interpreter, AT_FDCWD, 0
         else:
@@ -724,6 +728,16 @@ def _is_start(tid: int, directory: int, fd: int) -> bool:
     """Whether an open file is the directory in which relative paths of a call begin, so that `.` leads to it."""
     start = b"/proc/%d/cwd" % tid if directory == AT_FDCWD else b"/proc/%d/fd/%d" % (tid, directory)
     return os.path.samestat(os.fstat(fd), os.stat(start))
+
+
+def _path_of_script(tid: int, directory: int, path: bytes) -> bytes:
+    """What the kernel calls a script that execveat(2) got as a path from a descriptor of a thread.
+
+    ENOENT for a descriptor that is closed before the interpreter could open the script.
+    """
+    if flags_of(b"/proc/%d/fd/%d" % (tid, directory)) & os.O_CLOEXEC:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return b"/dev/fd/%d" % directory + (b"/" + path if path else b"")
 
 
 def _is_at(fd: int, path: bytes) -> bool:
