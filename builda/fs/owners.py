@@ -117,12 +117,17 @@ def _own_ids_stand_for_root() -> bool:
 
 
 def dress(fd: int, uid: int, gid: int, mode: int) -> None:
-    """Owner and mode of a file or directory of which nothing is kept aside yet, for a process that `lacks_rights`."""
+    """Owner and mode of a file or directory, for a process that `lacks_rights`; what was kept aside of it is gone.
+
+    The mode comes first: a default ACL may have denied the owner to write, and so to set attributes.
+    """
     kind = os.fstat(fd).st_mode
     held = mode | rights.needed(kind)
     os.fchmod(fd, held)
     if (uid, gid) != (0, 0) or held != mode:
         standin.record(fd, standin.owned(b"", uid, gid, mode))
+    else:
+        own(fd)
 
 
 def own(fd: int) -> None:

@@ -208,13 +208,32 @@ def read_file(root: int, path: Path, limit: int = 16 << 20) -> bytes:
 def make_directory(parent: int, name: Path, mode: int, owner: tuple[int, int] | None = None) -> None:
     """Make the directory `name` in the directory `parent`, with this mode whatever the umask, and this owner."""
     os.mkdir(name, 0o700, dir_fd=parent)
-    fd = os.open(name, _LIST, dir_fd=parent)
+    fd = open_made(parent, name)
     try:
         if owner is not None:
             owners.fchown(fd, *owner)
         os.fchmod(fd, mode | 0o700 if rights.lacks_rights() else mode)  # else it could not be renamed
     finally:
         os.close(fd)
+
+
+def open_made(parent: int, name: Path) -> int:
+    """Open the directory `name`, which was just made, with all rights of its owner.
+
+    It lacks some if a default ACL of `parent` denies them, and a process without capabilities needs them.
+    """
+    try:
+        fd = os.open(name, _LIST, dir_fd=parent)
+    except PermissionError:
+        made = os.open(name, _STEP, dir_fd=parent)
+        try:
+            os.chmod(f"/proc/self/fd/{made}", 0o700)
+            return os.open(f"/proc/self/fd/{made}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.close(made)
+    if os.fstat(fd).st_mode & 0o700 != 0o700 and rights.lacks_rights():
+        os.fchmod(fd, 0o700)
+    return fd
 
 
 class Descent:

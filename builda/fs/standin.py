@@ -25,6 +25,7 @@ def make(parent: int, name: bytes, kind: int, device: tuple[int, int], owner: tu
     value = f"{owner[0]}:{owner[1]}:{mode & 0o7777:04o}:{word}-{device[0]}-{device[1]}".encode()
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
+        os.fchmod(fd, 0o600)  # which a default ACL of the directory may have denied
         record(fd, value)
     except PermissionError as error:
         raise xattrs.stands_for_nothing() from error

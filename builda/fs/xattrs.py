@@ -106,7 +106,7 @@ def write(place: Place, values: Mapping[str, bytes], *, follow: bool = False) ->
             continue
         try:
             if name == ACLS[0] and _is_hindered_by_acls(place):
-                _set(place, ASIDE + name, value, follow=follow)
+                _keep_acl(place, value, follow=follow)
                 continue
             _set(place, name, value, follow=follow)
         except OSError as error:
@@ -138,6 +138,29 @@ def _disguised(name: str, value: bytes) -> bytes:
 def _is_hindered_by_acls(place: Place) -> bool:
     """Whether an ACL could take away this process's right to open a file or directory, which it must keep."""
     return rights.needed(os.stat(place).st_mode) != 0 and rights.lacks_rights()
+
+
+def mode_given(mode: int, values: Mapping[str, bytes]) -> int:
+    """The mode of a file with this one that is given these attributes: an ACL has permissions of its own."""
+    value = values.get(ACLS[0], b"")
+    return mode & 0o7000 | acl.mode_of(value) if acl.is_acl(value) else mode
+
+
+def _keep_acl(place: Place, value: bytes, *, follow: bool) -> None:
+    """Keep the ACL of a file aside, if the kernel would keep it. It replaces one that the file has from its directory.
+
+    EINVAL for what is none, as setxattr(2) has it. `mode_given` has the mode that belongs to it.
+    """
+    if not acl.is_acl(value) and not acl.is_removal(value):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    for name in (ACLS[0], ASIDE + ACLS[0]):
+        try:
+            _remove(place, name, follow=follow)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.ENOTSUP):
+                raise
+    if not acl.is_removal(value) and acl.says_more_than_a_mode(value):
+        _set(place, ASIDE + ACLS[0], value, follow=follow)
 
 
 def take_default_acl(directory: int) -> bytes:
@@ -177,6 +200,13 @@ def _set(place: Place, name: str, value: bytes, *, follow: bool) -> None:
         os.setxattr(place, name, value)
     else:
         os.setxattr(place, name, value, follow_symlinks=follow)
+
+
+def _remove(place: Place, name: str, *, follow: bool) -> None:
+    if isinstance(place, int):
+        os.removexattr(place, name)
+    else:
+        os.removexattr(place, name, follow_symlinks=follow)
 
 
 def _value(place: Place, name: str) -> bytes:

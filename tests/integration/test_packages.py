@@ -5,10 +5,14 @@ Packages come from this machine's sources, once for all modes: each group is a r
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import struct
 import subprocess
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -276,6 +280,19 @@ builda bud -q -f /given/{name}.df -t built /given >&2
 builda push -q built oci-archive:/out/built.tar:{name} >&2
 """
 COPIES = "COPY base.df /plain/copied/\n"
+INTO_ACLS = """
+COPY tree /{top}/tree/
+COPY --chown=33:4 --chmod=640 tree/f base.df /{top}/copied/
+ADD --chown=7 base.df /{top}/added
+ADD acls.tar /{top}/
+ADD acls.tar /{top}/unpacked/
+WORKDIR /{top}/work/deep
+RUN mkdir /{top}/tree/d/made; touch /{top}/copied/new /{top}/denied/new /{top}/unpacked/denied/new new; \\
+    find /{top} -printf '%p %M %U:%G\\n' \
+    | sort > /root/into-{top}; touch -d @0 /root/*
+COPY tree/d /{top}/denied/again/
+"""
+"""Copies and archives in a directory with a default ACL."""
 UPON_ACLS = r"""
     umask 077; for top in many user closed plain; do
         cd /$top; touch new 0/new 0/d/new; mkdir made 0/d/made; mkdir -m 711 m; mkfifo made/p; mknod -m 660 made/c c 1 3
@@ -291,6 +308,42 @@ builda pull -q oci-archive:/given/debian.tar:debian >&2
 builda bud -q -f /given/games.df -t built /given >&2
 builda push -q built oci-archive:/out/built.tar:built >&2
 """
+
+
+def acl_of(owner: int, *users: tuple[int, int]) -> str:
+    """An ACL that gives `owner` to a file's owner, and to the users (id, permissions) theirs."""
+    entries = [(1, owner, -1), *((2, bits, number) for number, bits in users), (4, 5, -1), (16, 7, -1), (32, 1, -1)]
+    value = struct.pack("=I", 2) + b"".join(struct.pack("=HHi", *entry) for entry in entries)
+    return value.decode("utf-8", "surrogateescape")
+
+
+def make_archive_with_acls(path: Path) -> None:
+    """An archive whose directories have default ACLs, which deny some owners; files in them have ACLs or none."""
+    access, default = ("SCHILY.xattr.system.posix_acl_" + kind for kind in ("access", "default"))
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(name: str, kind: bytes, mode: int, owner: int = 0, **more: Any) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.uid, entry.gid, entry.mtime = kind, mode, owner, owner, 1_600_000_000
+            for key, value in more.items():
+                setattr(entry, key, value)
+            tar.addfile(entry, io.BytesIO(b"x" * entry.size))
+
+        for name, owner_may in (("denied", 0), ("allowed", 7), ("some", 5)):
+            acl = acl_of(owner_may, (33, 7), (1000, 3))
+            add(name, tarfile.DIRTYPE, 0o750, pax_headers={default: acl})
+            add(f"{name}/f", tarfile.REGTYPE, 0o644, size=5)
+            add(f"{name}/owned", tarfile.REGTYPE, 0o4711, 33, size=5, pax_headers={access: acl_of(7, (5, 4))})
+            add(f"{name}/secret", tarfile.REGTYPE, 0, 33, size=5, pax_headers={access: acl_of(0, (5, 4))})
+            add(f"{name}/d", tarfile.DIRTYPE, 0o2770, 33)
+            add(f"{name}/d/f", tarfile.REGTYPE, 0o600, size=3)
+            add(f"{name}/none", tarfile.DIRTYPE, 0, 5, pax_headers={access: acl_of(0, (5, 4)), default: acl})
+            add(f"{name}/none/f", tarfile.REGTYPE, 0o600, size=3)
+            add(f"{name}/implied/deep/f", tarfile.REGTYPE, 0o640, size=3)
+            add(f"{name}/l", tarfile.SYMTYPE, 0o777, 33, linkname="f")
+            add(f"{name}/h", tarfile.LNKTYPE, 0o644, linkname=f"{name}/f")
+            add(f"{name}/p", tarfile.FIFOTYPE, 0o640, 33, pax_headers={access: acl_of(6, (5, 4))})
+            add(f"{name}/c", tarfile.CHRTYPE, 0o640, 33, devmajor=1, devminor=3)
 
 
 def built(pod: str, script: str, given: Path, out: Path) -> Path:
@@ -334,6 +387,25 @@ def test_default_acls_of_a_base_image_count(mode: str, given: Path, tmp_path: Pa
     script = BUILD_FROM.format(base="base", name="acls")
     wanted = built("privileged-root", script, given, tmp_path / "root")
     assert differences(wanted, built(PODS[mode], script, given, tmp_path / "out")) == []
+
+
+@pytest.mark.long  # tests/unit/fs/test_default_acls.py is the sample of it
+@pytest.mark.parametrize("mode", [*PODS, "stops"])
+def test_copies_and_archives_get_acls(mode: str, given: Path, tmp_path: Path) -> None:
+    make_archive_with_acls(given / "acls.tar")
+    (given / "tree/d/e").mkdir(parents=True, exist_ok=True)
+    for name in ("f", "d/f", "d/e/f"):
+        (given / "tree" / name).write_text(name)
+    base = "FROM localhost/debian:debian\nRUN bash <<'END'\n" + GAMES["default access control lists"] + "\nEND\n"
+    (given / "base.df").write_text(base)
+    copies = "".join(INTO_ACLS.format(top=top) for top in ("many", "user", "closed", "plain"))
+    (given / "copies.df").write_text("FROM localhost/base:base\n" + copies)
+    made = built("privileged-root", BUILD_FROM.format(base="debian", name="base"), given, tmp_path / "base")
+    made.rename(given / "base.tar")
+    script = BUILD_FROM.format(base="base", name="copies")
+    wanted = built("privileged-root", script, given, tmp_path / "root")
+    pod = PODS.get(mode, "gvisor-restricted")
+    assert differences(wanted, built(pod, script, given, tmp_path / "out")) == []
 
 
 @pytest.mark.long

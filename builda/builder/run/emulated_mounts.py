@@ -298,7 +298,7 @@ def _write(parent: int, name: str, data: bytes, mode: int, owner: tuple[int, int
 
 def _make_devices(parent: int, name: str) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
-    here = paths.open_directory(parent, name)
+    here = paths.open_made(parent, name)
     try:
         with caps.raised("CAP_MKNOD"):
             node: Callable[[int, str], None] = _make_node if _opens_nodes(here) else _make_stand_in

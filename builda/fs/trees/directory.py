@@ -61,12 +61,12 @@ class TreeTarget:
 
     def dress(self, directory: int, looks: Looks) -> None:
         """Also of a file. Owner first: chown(2) clears set-id bits and capabilities. Times last."""
-        if self.aside:
-            owners.own(directory)
         (uid, gid), mode, values, time_ns = looks
         if self.unprivileged:
-            owners.dress(directory, uid, gid, mode)
+            owners.dress(directory, uid, gid, xattrs.mode_given(mode, values) if values else mode)
         else:
+            if self.aside:
+                owners.own(directory)
             owners.give(directory, uid, gid)
             os.fchmod(directory, mode)
         if values:
@@ -97,7 +97,7 @@ class TreeTarget:
 
     def make(self, parent: int, name: bytes, mode: int = 0o700) -> int:
         os.mkdir(name, 0o700, dir_fd=parent)
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        fd = paths.open_made(parent, name)
         if mode != 0o700:
             os.fchmod(fd, mode | 0o700 if self.unprivileged else mode)
         return fd
