@@ -261,9 +261,49 @@ static void make(void) {
     for (unsigned flags = 0; flags < 0x8000; flags += 0x2000) printf("statx %x = %s\n", flags, said(syscall(SYS_statx, AT_FDCWD, "c", flags, 0x7ff, &info)));
 }
 
-static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}, {"acls", by_acls}, {"making", make}};
+/* Programs that are only looked at. Kernels before Linux 6.14 refuse that. */
+static void check_execution(void) {
+    char *words[] = {"file", NULL}, *none[] = {NULL};
+    int self = open("file", O_RDONLY | O_CLOEXEC);
+    printf("by path %s\n", said(syscall(SYS_execveat, AT_FDCWD, "file", words, none, 0x10000))), held();
+    printf("by descriptor %s\n", said(syscall(SYS_execveat, self, "", words, none, 0x10000 | AT_EMPTY_PATH))), held();
+    printf("unknown flag %s\n", said(syscall(SYS_execveat, self, "", words, none, 0x20000 | AT_EMPTY_PATH))), held();
+    printf("user %u %u\n", getuid(), geteuid());
+}
+static void executions(void) {
+    int self = open("/proc/self/exe", O_RDONLY), file = creat("file", 0755);
+    while (sendfile(file, self, NULL, 1 << 20) > 0);
+    close(file), close(self), chmod("file", 04755), in_child(33, check_execution), fflush(stdout);
+    if (!fork()) setresuid(33, 33, 33), execl("file", "file", "executions", "again", NULL);
+    wait(NULL);
+}
+
+/* Attributes of users. */
+static void use_attributes(void) {
+    const char *of[] = {"root", "root-may-read", "own", "group", "directory", "sticky", "fifo", "missing", "named"};
+    char value[10];
+    for (size_t n = 0; n < COUNT(of); n++) {
+        int fd = access(of[n], R_OK) ? -1 : open(of[n], O_RDONLY | O_NONBLOCK);
+        printf("%s: set %s", of[n], said(setxattr(of[n], "user.x", "1", 1, 0))), printf(" get %s", said(getxattr(of[n], "user.x", value, 10)));
+        printf(" get y %s", said(lgetxattr(of[n], "user.y", value, 10))), printf(" get none %s", said(getxattr(of[n], "user.none", NULL, 0)));
+        printf(" remove %s %s", said(removexattr(of[n], "user.x")), said(removexattr(of[n], "user.none")));
+        printf(" by descriptor %s %s %s", said(fsetxattr(fd, "user.x", "2", 1, 0)), said(fgetxattr(fd, "user.x", value, 10)), said(fremovexattr(fd, "user.x")));
+        printf(" list %s\n", said(listxattr(of[n], NULL, 0))), close(fd);
+    }
+}
+static void attributes(void) {
+    const char *files[] = {"root", "root-may-read", "own", "group", "named"};
+    for (size_t n = 0; n < COUNT(files); n++) close(creat(files[n], 0600)), setxattr(files[n], "user.y", "1", 1, 0);
+    chmod("root-may-read", 0644), chown("own", 33, 33), chown("group", 7, 0), chmod("group", 0660), mkfifo("fifo", 0666);
+    mkdir("directory", 0755), mkdir("sticky", 0755), chmod("sticky", 01777), setxattr("sticky", "user.y", "1", 1, 0);
+    setxattr("named", "system.posix_acl_access", &(__typeof__(acls[0])){2, {{USER, 6, NONE}, {NAMED_USER, 6, 33}, {GROUP, 0, NONE}, {MASK, 6, NONE}, {OTHER, 0, NONE}}}, 44, 0);
+    in_child(0, use_attributes), in_child(33, use_attributes);
+}
+
+static const struct { const char *name; void (*run)(void); } sections[] = {{"rules", by_rules}, {"capabilities", capabilities}, {"acls", by_acls}, {"making", make}, {"executions", executions}, {"attributes", attributes}};
 
 int main(int count, char **words) {
+    if (count == 3 && !strcmp(words[1], "executions")) return setresuid(33, 33, 33), chdir("/tmp"), check_execution(), 0;
     if (count == 3) return held(), 0;
     umask(022), chdir("/tmp");
     for (size_t i = 0; count == 2 && i < COUNT(sections); i++)

@@ -33,7 +33,7 @@ HIDDEN = (ATTRIBUTE, NAMED)
 
 S_IFMT, S_IFDIR, S_IFCHR, S_IFBLK, S_IFREG, S_IFLNK = 0o170000, 0o040000, 0o020000, 0o060000, 0o100000, 0o120000
 S_IFIFO, S_IFSOCK = 0o010000, 0o140000
-S_ISUID, S_ISGID, S_IXGRP = 0o4000, 0o2000, 0o010
+S_ISUID, S_ISGID, S_ISVTX, S_IXGRP = 0o4000, 0o2000, 0o1000, 0o010
 _KINDS = {b"char": S_IFCHR, b"block": S_IFBLK}
 _WORDS = {kind: word for word, kind in _KINDS.items()}
 
@@ -147,6 +147,17 @@ def changed_mode(who: Credentials, mode: int, owner: tuple[int, int]) -> int:
     if who.fsuid != owner[0] and not who.has(FOWNER):
         raise OSError(errno.EPERM, "chmod")
     return mode if who.has(FSETID) or who.is_member(owner[1]) else mode & ~S_ISGID
+
+
+def check_attribute_of_users(
+    who: Credentials, mode: int, owner: tuple[int, int], wanted: int, acl: Callable[[], bytes]
+) -> None:
+    """EACCES or EPERM if `who` may not read (4) or change (2) an attribute `user.…` of a regular file or directory."""
+    others_directory = mode & S_IFMT == S_IFDIR and mode & S_ISVTX and who.fsuid != owner[0] and not who.has(FOWNER)
+    if wanted == 2 and others_directory:
+        raise OSError(errno.EPERM, "setxattr")
+    if not may_access(who, mode, owner, wanted, acl=acl):
+        raise OSError(errno.EACCES, "setxattr")
 
 
 def may_access(

@@ -9,10 +9,10 @@ import errno
 import os
 
 from builda.isolation.child.notification import GO_ON
-from builda.isolation.emulated.credentials import FOWNER, SETFCAP
-from builda.isolation.emulated.ownership import ASIDE, HIDDEN
+from builda.isolation.emulated.credentials import DAC_OVERRIDE, FOWNER, SETFCAP
+from builda.isolation.emulated.ownership import ASIDE, HIDDEN, check_attribute_of_users
 from builda.isolation.single.finding import Finder, Place, own
-from builda.isolation.single.keeper import Keeper, attribute
+from builda.isolation.single.keeper import Keeper, acl_of, attribute, has_attributes
 from builda.isolation.single.marks import Marks
 from builda.linux import acl, filecaps
 from builda.linux import syscalls as sys_
@@ -43,7 +43,7 @@ class Acls:
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
         if name not in _DISGUISED:
-            return GO_ON
+            return self._of_users(call, 4) if name.startswith("user.") else GO_ON
         place, follow = self._place(call)
         if not self.finder.has_other_root(call) and not _hides(name, attribute(place.quick(), name)):
             return GO_ON
@@ -74,6 +74,8 @@ class Acls:
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.EPERM, "")
         size = call.arguments[3]
+        if name.startswith("user."):
+            return self._of_users(call, 2)
         if name == filecaps.NAME:
             return self._capabilities(
                 call, call.read(call.arguments[2], size) if 0 < size <= _CAPABILITIES_MAX else b""
@@ -89,9 +91,27 @@ class Acls:
         name = call.path(call.arguments[1]).decode(errors="replace")
         if name in HIDDEN or name.startswith(ASIDE):
             raise OSError(errno.ENODATA, "")
+        if name.startswith("user."):
+            return self._of_users(call, 2)
         if name == filecaps.NAME:
             return self._capabilities(call, None)
         return self._changed(call, name, None) if name in acl.NAMES else GO_ON
+
+    def _of_users(self, call: Call, wanted: int) -> Answer:
+        """Let the kernel read (4) or change (2) an attribute `user.…`, if the caller may do that."""
+        who = self.marks.of(call.pid)
+        if who.has(DAC_OVERRIDE):
+            return GO_ON
+        place, follow = self._place(call)
+        fd = self.finder.opened(call, place, follow=follow)
+        try:
+            info = os.fstat(fd)
+            if has_attributes(info):
+                owner = self.keeper.kept(fd, info)[:2]
+                check_attribute_of_users(who, info.st_mode, owner, wanted, lambda: acl_of(fd))
+        finally:
+            os.close(fd)
+        return GO_ON
 
     def _capabilities(self, call: Call, value: bytes | None) -> Answer:
         """Set the capabilities of a file, or remove them (None): in disguise, or the kernel does it or says why not.

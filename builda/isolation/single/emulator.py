@@ -138,6 +138,8 @@ class Emulator:
         if call.name == "execve":
             place = self.finder.place(call, _AT_FDCWD, call.path(call.arguments[0]))
         else:
+            if call.arguments[4] & _WORD & ~(_EMPTY | _NOFOLLOW):  # an error, or AT_EXECVE_CHECK: nothing is executed
+                return GO_ON
             place = self.finder.place(
                 call, call.arguments[0], call.path(call.arguments[1]), empty=bool(call.arguments[4] & _EMPTY)
             )

@@ -81,6 +81,7 @@ class Attributes:
                     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
                 value = filecaps.shown(value)
             check_attribute(self.processes[tid], name)
+            self.files.owners.check_attribute_of_users(self.processes[tid], b"/proc/self/fd/%d" % fd, name, 2)
             if name in acl.NAMES and acl.is_removal(value):
                 return self.remove_attribute(tid, (os.dup(fd), info), name)
             if name in acl.NAMES and acl.is_acl(value):
@@ -110,10 +111,14 @@ class Attributes:
         return self.attribute(tid, self.seen_by_descriptor(tid, a[0]), name, a)
 
     def attribute(self, tid: int, fd: int, name: str, a: Words) -> int:
+        place, owners = b"/proc/self/fd/%d" % fd, self.files.owners
         try:
-            place = b"/proc/self/fd/%d" % fd
+            owners.check_attribute_of_users(self.processes[tid], place, name, 4)
+        except OSError:
+            os.close(fd)
+            raise
+        try:
             if name in acl.NAMES:
-                owners = self.files.owners
                 value = owners.acl(place) if name == acl.NAMES[0] else owners.default_acl(place)
             else:
                 value = os.getxattr(place, stored_name(name))
@@ -161,6 +166,7 @@ class Attributes:
         try:
             check_attribute(self.processes[tid], name)
             place = b"/proc/self/fd/%d" % fd
+            self.files.owners.check_attribute_of_users(self.processes[tid], place, name, 2)
             if name == acl.NAMES[0]:
                 self.files.owners.remove_acl(self.processes[tid], place)
             elif name == acl.NAMES[1]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from builda.isolation.emulated.credentials import FOWNER, FSETID, Credentials
+from builda.isolation.emulated.credentials import DAC_OVERRIDE, FOWNER, FSETID, Credentials
 from builda.isolation.emulated.ownership import (
     ASIDE,
     ATTRIBUTE,
@@ -19,6 +19,7 @@ from builda.isolation.emulated.ownership import (
     S_IFMT,
     S_IFREG,
     Kept,
+    check_attribute_of_users,
     given,
     may_access,
     mode_after_chown,
@@ -382,6 +383,14 @@ class Owners:
         """Whether the mode and the ACL of a file let `who` read (4), write (2) or execute (1) it."""
         file = self.seen(place)
         return may_access(who, file.mode, file.owner, wanted, acl=lambda: self.acl_or_none(place))
+
+    def check_attribute_of_users(self, who: Credentials, place: bytes, name: str, wanted: int) -> None:
+        """EACCES or EPERM if `who` may not read (4) or change (2) an attribute `user.…` of a file."""
+        if not name.startswith("user.") or who.has(DAC_OVERRIDE):
+            return
+        file = self.seen(place)
+        if file.info.st_mode & S_IFMT in (S_IFREG, S_IFDIR):
+            check_attribute_of_users(who, file.mode, file.owner, wanted, lambda: self.acl_or_none(place))
 
     def of_new(self, who: Credentials, parent: bytes | int) -> tuple[int, int]:
         """The owner of what `who` makes in the directory `parent`, a path or descriptor."""
