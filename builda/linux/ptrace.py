@@ -179,6 +179,20 @@ def reached(tid: int, address: int) -> bool:
         os.close(fd)
 
 
+def far_in_stack(tid: int, below: int) -> int:
+    """The address that many bytes below the end of the first thread's stack, which grows down to there; 0 if it cannot.
+
+    `tid` is any thread of the process.
+    """
+    try:
+        with open(f"/proc/{tid}/maps", "rb") as file:
+            line = next((line for line in file if line.endswith(b" [stack]\n")), b"")
+    except OSError:
+        return 0
+    end = int(line.partition(b"-")[2].partition(b" ")[0] or b"0", 16)
+    return end - below if end > below and reached(tid, end - below) else 0
+
+
 class Memory:
     """Copies to and from the memory of other threads. EFAULT for addresses that they do not have."""
 

@@ -1,4 +1,4 @@
-"""Answers to a part of the stack that was never used, and execve from its end: as in a chroot in both modes."""
+"""Calls with parts of the stack that were never used, from its end, and from small stacks: as in a chroot."""
 
 from __future__ import annotations
 
@@ -33,3 +33,11 @@ def test_stacks_grow_in_traced(program: Path, kernels: list[str], new_box: Calla
 
 def test_stacks_grow_in_single(program: Path, kernels: list[str], tmp_path: Path) -> None:
     assert in_single(program, tmp_path).splitlines() == kernels
+
+
+@pytest.mark.usefixtures("answered")
+def test_calls_change_nothing_beside_a_small_stack(new_box: Callable[..., Any], tmp_path: Path) -> None:
+    program = compiled("smallstacks", tmp_path)
+    wanted = in_chroot(program, tmp_path / "chroot")
+    assert "0 bytes changed" in wanted
+    assert in_traced(program, new_box) == wanted

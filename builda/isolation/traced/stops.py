@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Answer: TypeAlias = tuple[int, int, int]
 
 _HIGHEST = 1000  # the number of the socket, if the limit allows it
-_RED_ZONE = 256
 _CONTROL = struct.Struct("=QiiiI")  # struct cmsghdr and one descriptor, padded
 ERESTARTSYS = 512
 """The kernel makes such a call again after a handler with SA_RESTART; after another one it returns EINTR."""
@@ -76,14 +75,15 @@ class Stops:
         self,
         registers: Registers,
         memory: Memory,
+        room: Callable[[int, int], int],
         resume: Callable[[int], None],
         when_returned: dict[int, Callable[[], None]],
     ) -> None:
         """Share the tracer's registers and memory, and what is done when a thread's call returns.
 
-        `resume` lets a thread go on that has its answer.
+        `room` finds a place in a thread's memory (`Tracer.room`). `resume` lets a thread go on that has its answer.
         """
-        self._registers, self._memory, self._resume = registers, memory, resume
+        self._registers, self._memory, self._room, self._resume = registers, memory, room, resume
         self._when_returned = when_returned
 
     def send(self, identity: int, answer: Answer) -> None:
@@ -128,7 +128,7 @@ class Stops:
         registers = self._registers
         before = bytes(registers.words)
         size = 8 + _CONTROL.size + 16 + MESSAGE.size
-        at = (registers.stack - _RED_ZONE - size) & ~15
+        at = self._room(identity, size)
         control, vector, message = at + 8, at + 8 + _CONTROL.size, at + 8 + _CONTROL.size + 16
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fd.to_bytes(4, sys.byteorder))
         self._memory.write(

@@ -1,8 +1,9 @@
 """Gives calls that a process must make itself other arguments: programs to execute, directories, sockets (ptrace(2)).
 
-What is written into the process's memory lies below its stack pointer, out of the way of the program. Another thread
-may change it before the kernel reads it: then the kernel is led to another place, where Landlock forbids to execute
-and to make sockets, and from where the supervisor answers no path.
+What is written into the process's memory lies below its stack pointer, out of the way of the program; with a stack of
+the program's own, such as a goroutine's, far below in the first thread's (`Tracer.room`). Another thread may change it
+before the kernel reads it: then the kernel is led to another place, where Landlock forbids to execute and to make
+sockets, and from where the supervisor answers no path.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ OPTIONS = (
 _MADE = (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE)
 _STOPS = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
 _RED_ZONE = 256
+_MAPPED = {"x86_64": 0x7000 << 32, "aarch64": 0xF000 << 32}
+"""Where mmap(2) and the kernel place stacks: from these addresses on. Below are a program's own data, and Go's heap."""
+_FAR, _FAR_SLOTS, _FAR_SIZE = 7 << 20, 64, 1 << 16
 _MOST_INTERPRETERS = 5
 _MOST_ARGUMENTS = 1 << 20
 _MOST_BOUND = 10_000
@@ -116,11 +120,14 @@ class Tracer:
         self.asking: dict[int, Callable[[], None]] = {}  # what changes the result of a thread's call, also a failed one
         self.bound: dict[bytes, bytes] = {}  # addresses of sockets on this machine, and what the command calls them
         self.loaders: dict[tuple[int, int, int], bool] = {}
+        self.mapped = _MAPPED[self.machine]
+        self.far: dict[int, int] = {}
+        """By thread: its part of the far end of the first thread's stack, 0 if there is none."""
 
     def answer_by(self, stops: Stops) -> None:
         """Have the supervisor answer calls at which threads stop for this tracer."""
         self.stops = stops
-        stops.attach(self.registers, self.memory, self._resume, self.asking)
+        stops.attach(self.registers, self.memory, self.room, self._resume, self.asking)
 
     def stopped(self, tid: int, status: int) -> None:
         """Deal with a stop that wait(2) has returned."""
@@ -170,6 +177,7 @@ class Tracer:
         self.processes.ended(tid)
         self.pending.pop(tid, None)
         self.asking.pop(tid, None)
+        self.far.pop(tid, None)
         self.early.discard(tid)
         if self.supervisor is not None:
             self.supervisor.fifos.ended(tid)
@@ -197,6 +205,7 @@ class Tracer:
         except OSError:
             return
         image = self.pending.pop(former, None)
+        self.far.pop(tid, None)
         state = self.states[tid] = self.states.get(former, self.states[tid]).copy(tid)
         self.processes.executed(former, tid, self.processes[former] if image is None else image.credentials)
         if former != tid:
@@ -254,10 +263,25 @@ class Tracer:
             fd = root.open(place.path, _PATH | os.O_NOFOLLOW)
         return fd, Place(os.readlink(b"/proc/self/fd/%d" % fd))
 
+    def room(self, tid: int, size: int) -> int:
+        """The address of `size` bytes out of the way of the program: below the thread's stack pointer.
+
+        Below a stack that the program has made inside its own data there may be other data: then they are at the far
+        end of the first thread's stack.
+        """
+        stack = self.registers.stack
+        if stack < self.mapped and size <= _FAR_SIZE:
+            far = self.far.get(tid)
+            if far is None:
+                far = self.far[tid] = ptrace.far_in_stack(tid, _FAR - tid % _FAR_SLOTS * _FAR_SIZE)
+            if far:
+                return far
+        return (stack - _RED_ZONE - size) & ~15
+
     def below_stack(self, tid: int, *items: bytes) -> list[int]:
-        """Write the items below the thread's stack pointer; their addresses."""
+        """Write the items into `room`; their addresses."""
         sizes = [len(item) + 7 & ~7 for item in items]
-        at = (self.registers.stack - _RED_ZONE - sum(sizes)) & ~15
+        at = self.room(tid, sum(sizes))
         self.memory.write(tid, at, b"".join(item.ljust(size, b"\0") for item, size in zip(items, sizes, strict=True)))
         addresses = []
         for size in sizes:
@@ -593,7 +617,7 @@ class Tracer:
         strings = b"".join(word + b"\0" for word in (image.path, *first))
         kept = words[rest:]
         size = 8 * (len(first) + len(kept) + 1)
-        start = (registers.stack - _RED_ZONE - size - len(strings)) & ~15
+        start = self.room(tid, size + len(strings))
         at_strings, pointers, place = start + size, [], start + size + len(image.path) + 1
         for word in first:
             pointers.append(place)

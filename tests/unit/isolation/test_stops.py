@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from builda.isolation.traced.stops import Stops
-from builda.linux.ptrace import LAYOUTS, Memory, Registers
+from builda.linux.ptrace import Memory, Registers
 
 MACHINE = "x86_64"
 TID = 0x3FFFFF  # a number that no thread has
@@ -39,10 +39,9 @@ class OfLiving(Registers):
 
 @contextmanager
 def stops_over(registers: Registers) -> Iterator[Stops]:
-    registers.words[LAYOUTS[MACHINE].stack] = 1 << 20
     ours, theirs = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     stops = Stops(ours, theirs, 1000, MACHINE)
-    stops.attach(registers, cast(Memory, Written()), cast(Any, None), {})
+    stops.attach(registers, cast(Memory, Written()), lambda tid, size: 1 << 20, cast(Any, None), {})
     yield stops
     for end in (stops.ours, stops.theirs):
         end.close()
