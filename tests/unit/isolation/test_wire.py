@@ -22,7 +22,7 @@ MODULES = [
     ),
     *(
         ("builda.linux", name)
-        for name in ("acl", "cfunctions", "detached", "fork", "landlock", "netlink", "ptrace", "syscalls")
+        for name in ("acl", "cfunctions", "detached", "filecaps", "fork", "landlock", "netlink", "ptrace", "syscalls")
     ),
     ("builda", "values"),
 ]
