@@ -10,10 +10,15 @@ import struct
 
 from builda.values import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 HEAD = 4096
 """Bytes of a file that `parse` needs."""
 _SCRIPT_LINE = 256  # BINPRM_BUF_SIZE
 _PT_INTERP = 3
+_PATH_MAX = 4096
 _NAME = b"--argv0"
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 
@@ -39,8 +44,17 @@ class Foreign(NamedTuple):
     """A program for another architecture, such as a 32-bit one."""
 
 
-def parse(head: bytes, machine: str) -> Static | Dynamic | Script | Foreign:
-    """What the first HEAD bytes of an executable say; ENOEXEC if the kernel could not execute it."""
+def parse(
+    head: bytes, machine: str, more: Callable[[int, int], bytes] | None = None
+) -> Static | Dynamic | Script | Foreign:
+    """What the first HEAD bytes of an executable say; ENOEXEC if the kernel could not execute it.
+
+    `more` reads (size, offset) of the file, for what lies behind them: patchelf puts the loader's name at the end.
+    """
+
+    def part(size: int, at: int) -> bytes:
+        return head[at : at + size] if at + size <= len(head) or more is None else more(size, at)
+
     if head[:2] == b"#!":
         return _script(head)
     if head[:4] != b"\x7fELF" or len(head) < 64:
@@ -50,13 +64,17 @@ def parse(head: bytes, machine: str) -> Static | Dynamic | Script | Foreign:
     (offset,) = struct.unpack_from("<Q", head, 32)
     size, count = struct.unpack_from("<HH", head, 54)
     for at in range(offset, offset + size * count, size or 1):
-        if at + 56 > len(head):
+        row = part(56, at)
+        if len(row) < 56:
             break
-        (kind,) = struct.unpack_from("<I", head, at)
+        (kind,) = struct.unpack_from("<I", row)
         if kind == _PT_INTERP:
-            start, length = struct.unpack_from("<Q16xQ", head, at + 8)
-            path = head[start : start + length].rstrip(b"\0")
-            if not path or start + length > len(head):
+            start, length = struct.unpack_from("<Q16xQ", row, 8)
+            if not 2 <= length <= _PATH_MAX:
+                raise OSError(errno.ENOEXEC, "execve")
+            name = part(length, start)
+            path = name.rstrip(b"\0")
+            if not path or len(name) < length:
                 raise OSError(errno.ENOEXEC, "execve")
             return Dynamic(path)
     return Static()

@@ -722,7 +722,8 @@ class Tracer:
         with open(here, "rb", buffering=0) as opened:
             _check_not_written(opened.fileno())
             head = opened.read(programs.HEAD)
-        found = programs.parse(head, self.machine)
+            number = opened.fileno()
+            found = programs.parse(head, self.machine, lambda size, at: os.pread(number, size, at))
         if isinstance(found, Foreign):
             self.refuse(f"a program for another architecture cannot run in mode traced: {os.fsdecode(shown)}")
             raise OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
