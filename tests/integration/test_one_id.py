@@ -157,10 +157,9 @@ PERL
         syscall(188, $path, $name, $value, 24, 0) and print "$path $!\n"; $value = "\0" x 30;
         my $size = syscall 191, $path, $name, $value, 30; print "$path ", unpack("H*", substr $value, 0, $size), "\n"
 PERL
-        for file in a b c d; do cp /bin/true /$file; done; mkdir /e
-        perl /tmp/set /a 1000 1; perl /tmp/set /b 100000 0; perl /tmp/set /c 0 1
-        perl /tmp/set /d 7 0; perl /tmp/set /e 7 0
-        cp -a /a /copied; echo x >> /d; mv /b /moved; rm /tmp/set; chown 5 /e
+        mkdir /capable; cd /capable; for file in a b c d; do cp /bin/true $file; done; mkdir e
+        perl /tmp/set a 1000 1; perl /tmp/set b 100000 0; perl /tmp/set c 0 1; perl /tmp/set d 7 0; perl /tmp/set e 7 0
+        cp -a a copied; echo x >> d; mv b moved; rm /tmp/set; chown 5 e
     """,
     "default access control lists": r"""
         cat > /tmp/acls <<'PERL'

@@ -99,7 +99,7 @@ static void *flip(void *unused) {
 
 /* The path that a tracer gives a call instead lies below the stack pointer of the thread: change that too. Calls with such paths are
    made on a stack of their own, as on the usual one the frames of other functions would be overwritten with it. */
-static char below[8192 + sizeof bad]; /* the last part is what a string may exceed its place by */
+static char *below; /* 8192 bytes, and what a string may exceed its place by; mapped, as the tracer writes below no stack in static data */
 static long on_own_stack(long number, long one, long two, long three) {
     long result;
     __asm__ volatile("mov %%rsp, %%rbx; mov %[top], %%rsp; syscall; mov %%rbx, %%rsp"
@@ -279,6 +279,7 @@ int main(int argc, char **argv) {
     snprintf(outside, sizeof outside, "%s", argv[1]);
     snprintf(marker, sizeof marker, "%s/marker", outside);
     snprintf(made, sizeof made, "%s/made", outside);
+    below = mmap(NULL, 8192 + sizeof bad, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     FILE *status = fopen("/proc/self/status", "r");
     while (status && fgets(line, sizeof line, status))
         if (!strncmp(line, "PPid:", 5)) tracer = atoi(line + 5);
