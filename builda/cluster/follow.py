@@ -304,7 +304,7 @@ class _Log:
         try:
             self._look()
         except NotFound:
-            self._cause = self._cause or "it was deleted"
+            self._cause = self._cause or state.DELETED
         strange = self.reader.strange
         return f"{self._cause or 'its log ends'}{f'; it said: {strange[-1]}' if strange else ''}"
 

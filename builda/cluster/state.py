@@ -33,6 +33,10 @@ NO_SANDBOX = "FailedCreatePodSandBox"
 """The reason of an event: the node cannot make the pod, which is tried again for ever and not in the pod's status."""
 
 
+DELETED = "it was deleted"
+"""Why a pod ended that somebody deleted."""
+
+
 class Pod(NamedTuple):
     """A pod of the build as its client sees it."""
 
@@ -77,7 +81,7 @@ def pod_of(found: Object) -> Pod:
         no_image=before is None and reason in _NO_IMAGE,
         may_pass=reason in (*_NO_IMAGE, *_FAILING, *_NEVER),
         placed=bool((found.get("spec") or {}).get("nodeName")),
-        cause=_cause(status, terminated, before),
+        cause=_cause(status, terminated, before, is_deleted="deletionTimestamp" in found["metadata"]),
     )
 
 
@@ -179,7 +183,7 @@ def _waiting(reason: str, waiting: Object, status: Object, before: Object | None
     return None
 
 
-def _cause(status: Object, terminated: Object, before: Object | None) -> str | None:
+def _cause(status: Object, terminated: Object, before: Object | None, *, is_deleted: bool) -> str | None:
     """The pod's own reason (Evicted, NodeLost, Preempting), else its container's (OOMKilled)."""
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
@@ -188,6 +192,8 @@ def _cause(status: Object, terminated: Object, before: Object | None) -> str | N
         return f"{status['reason']}: {status.get('message') or ''}".rstrip(": ")
     if terminated:
         reason = terminated.get("reason") or "ended"
+        if is_deleted and reason == "Error":
+            return DELETED
         is_own = reason in ("Error", "Completed")  # what builda itself left as its last words
         said = None if is_own else terminated.get("message")
         return _end_of(terminated, said)

@@ -271,6 +271,20 @@ def test_what_is_waited_for_is_told_from_what_is_hopeless() -> None:
     assert state.pod_of(evicted).cause == "Evicted: disk"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "reason", "cause"),
+    [
+        ({}, "Error", "Error (exit status 137)"),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, "Error", "it was deleted"),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, "OOMKilled", "OOMKilled (exit status 137)"),
+    ],
+)
+def test_a_pod_that_was_deleted_is_not_said_to_have_failed(metadata: dict[str, str], reason: str, cause: str) -> None:
+    ended = {"name": "build", "state": {"terminated": {"reason": reason, "exitCode": 137}}}
+    pod = {"metadata": {"name": "p", **metadata}, "status": {"phase": "Failed", "containerStatuses": [ended]}}
+    assert state.pod_of(pod).cause == cause
+
+
 def test_files_that_change_meanwhile_are_not_remembered(tmp_path: Path) -> None:
     make(tmp_path, 3)
     (chunk, _) = chunks.grouped(chunks.listing(str(tmp_path), Matcher.parse("")), os.stat(tmp_path / "d0").st_ctime)
