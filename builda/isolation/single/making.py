@@ -92,6 +92,8 @@ class Making:
                     return GO_ON
                 target = _target(directory, leaf) if follows else None
                 if target is None:
+                    if resolve and self.is_plain_in(call, who, directory):
+                        return GO_ON
                     return self.hand_over(call, self.opened(call, who, directory, leaf, flags, mode), flags)
             finally:
                 os.close(directory)
@@ -361,9 +363,7 @@ class Making:
 
     def is_plain(self, call: Call, who: Credentials, parent: Place) -> bool:
         """Whether what `who` makes in a directory surely belongs to 0:0, as the kernel has it."""
-        if who.fsuid or who.fsgid or not who.has(DAC_OVERRIDE) or self.finder.has_other_root(call):
-            return False
-        if parent.resolve:  # a quick look follows links that the rules forbid
+        if parent.resolve or not self.is_root(call, who):  # a quick look follows links that the rules forbid
             return False
         value = attribute(parent.quick(), ATTRIBUTE)
         if value is None:
@@ -372,6 +372,17 @@ class Making:
             return not os.stat(parent.quick()).st_mode & ownership.S_ISGID
         except OSError:
             return True
+
+    def is_plain_in(self, call: Call, who: Credentials, directory: int) -> bool:
+        """As `is_plain`, of an open directory."""
+        if not self.is_root(call, who):
+            return False
+        return not os.fstat(directory).st_mode & ownership.S_ISGID or attribute(own(directory), ATTRIBUTE) is None
+
+    def is_root(self, call: Call, who: Credentials) -> bool:
+        """Whether `who` is root, with root's rights and the command's root directory."""
+        is_root = not (who.fsuid or who.fsgid) and who.has(DAC_OVERRIDE)
+        return is_root and not self.finder.has_other_root(call)
 
     def owner_in(self, who: Credentials, directory: int) -> tuple[int, int]:
         """The owner of what `who` makes in a directory. EACCES if it may make nothing there."""
