@@ -166,10 +166,12 @@ def clone_overlay(lower: tuple[str, ...], options: tuple[str, ...], userns: int 
 
 
 def _forget_mount(options: tuple[str, ...]) -> None:
-    """Remove the mark of a mount with `volatile` from the workdir of `options`.
+    """Remove the mark of a mount with `volatile` from the workdir of `options`, if they ask for such a mount.
 
     The kernel has no use for it. It would refuse the workdir, and a user could not remove it without a namespace.
     """
+    if "volatile" not in options:  # then the mark is somebody else's, who is to be told
+        return
     for workdir in (word.partition("=")[2] for word in options if word.startswith("workdir=")):
         for remove, name in _MARKS:
             try:

@@ -59,9 +59,8 @@ def submit(connection: _socket.socket, root: int, seccomp: bytes | None, protect
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EBUSY):
                 raise
-            stops.hand_over(
-                number, machine, protected, syncs=syncs
-            )  # no calls are handed over here; EBUSY: to somebody else
+            # No calls are handed over here; EBUSY: they are handed to somebody else.
+            stops.hand_over(number, machine, protected, syncs=syncs)
         sys_.set_seccomp_filter(second)
         if seccomp is not None:
             sys_.set_seccomp_filter(seccomp)

@@ -106,6 +106,16 @@ def test_an_overlay_without_syncs_is_mounted_as_often_as_wanted(tree: Path) -> N
         assert {"first", "second"} <= set(listed(wanted))
 
 
+def test_the_mark_of_somebody_elses_mount_without_syncs_stays(tree: Path) -> None:
+    wanted = overlay(tree, layers(tree, 2))
+    mark = tree / "work/work/incompat/volatile"
+    mark.mkdir(parents=True)
+    for listed in (listed_by_page, listed_detached):
+        with pytest.raises(OSError, match="Invalid argument"):
+            listed(wanted)
+        assert mark.exists()
+
+
 def listed_detached(mount: Mount) -> list[str]:
     with mounted((mount,)) as root:
         return os.listdir(root)
